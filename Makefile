@@ -1,0 +1,71 @@
+# The one task list, for people, hooks and CI. `make` alone shows it.
+# Overrides pass through: make train ARGS='classifier=logistic'
+
+PYTHON ?= python3
+ARGS ?=
+EXTRAS ?=
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+VENV := .venv
+RUN := $(VENV)/bin/python start_batch_nlp.py
+SOURCES := src tests benchmarks start_batch_nlp.py
+
+.DEFAULT_GOAL := help
+.PHONY: help install run train infer test check format docs sample clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed ## install the environment; EXTRAS=transformers adds sentence-transformers
+ifneq ($(EXTRAS),)
+	@# Through uv's pip, which takes wheels from the folder that pip is set up with, if any.
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}" \
+		$(UV) pip install --python $(VENV)/bin/python --editable '.[$(EXTRAS)]'
+endif
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.installed: pyproject.toml $(filter .uv/bin/uv,$(UV))
+	$(UV) sync --inexact
+	@touch $@
+
+run: $(VENV)/.installed ## the whole way on the synthetic sample: features, training, inference
+	$(RUN) pipeline=full $(ARGS)
+
+# A fresh clone has no features of its own yet, but a committed sample of them.
+FEATURES = $(if $(wildcard data/04_feature/manifest.json),,training.features=data/04_feature/sample)
+
+train: $(VENV)/.installed ## train on the feature store (on the committed sample where there is none)
+	$(RUN) pipeline=training $(FEATURES) $(ARGS)
+
+infer: $(VENV)/.installed ## label new messages: make infer ARGS='inference.source=new.csv dataset=messages'
+	$(RUN) pipeline=inference $(ARGS)
+
+test: $(VENV)/.installed ## run the tests, with coverage
+	$(VENV)/bin/python -m pytest --cov --cov-report=term --cov-report=xml $(ARGS)
+
+check: $(VENV)/.installed ## lint, format, types, security, workflow files
+	$(VENV)/bin/ruff check $(SOURCES)
+	$(VENV)/bin/ruff format --check $(SOURCES)
+	$(VENV)/bin/mypy
+	$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive src start_batch_nlp.py
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+format: $(VENV)/.installed ## put the code in its format
+	$(VENV)/bin/ruff check --fix $(SOURCES)
+	$(VENV)/bin/ruff format $(SOURCES)
+
+docs: $(VENV)/.installed ## run the notebooks and the commands that the documentation rests on
+	$(UV) sync --inexact --group docs
+	$(VENV)/bin/jupyter nbconvert --to html --execute --output-dir build/docs notebooks/*.ipynb
+
+sample: $(VENV)/.installed ## make the committed sample of features again
+	rm -rf build/sample data/04_feature/sample
+	$(RUN) pipeline=feature sample.n_reviews=1000 feature.save_layers=false paths.root=build/sample
+	mkdir -p data/04_feature/sample
+	cp -R build/sample/data/04_feature/. data/04_feature/sample
+
+clean: ## remove the environment and everything that runs have made
+	rm -rf $(VENV) .uv build dist coverage.xml .coverage .pytest_cache .mypy_cache .ruff_cache outputs
+	git clean -fdXq data models

@@ -1,0 +1,29 @@
+"""What can go wrong, by the exit status that it ends in."""
+
+from __future__ import annotations
+
+
+class BatchNlpError(Exception):
+    """A failure that ends in one clear line on the terminal.
+
+    Attributes
+    ----------
+    exit_status : int
+        What the process exits with.
+    """
+
+    exit_status = 1
+
+
+class InputError(BatchNlpError):
+    """The configuration or the input is at fault, and the user can put it right."""
+
+    exit_status = 2
+
+
+class ArtifactError(BatchNlpError):
+    """A trained model is missing, damaged, or made by libraries that this one cannot read."""
+
+
+class GateError(BatchNlpError):
+    """A trained model is not good enough to be put in use."""

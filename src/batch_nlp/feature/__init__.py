@@ -1,0 +1,1 @@
+"""The feature pipeline: rows in, features into the store."""

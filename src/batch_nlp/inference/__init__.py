@@ -1,0 +1,1 @@
+"""The inference pipeline: new messages in, predictions out, and whether the model still fits."""

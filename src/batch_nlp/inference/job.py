@@ -1,0 +1,173 @@
+"""New messages to predictions, in input order, every row accounted for."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from loguru import logger
+
+from batch_nlp.artifact import Artifact
+from batch_nlp.inference.predict import predict
+from batch_nlp.inference.shares import ShareRule, ShareVerdict
+from batch_nlp.kernel import Kernel
+from batch_nlp.logs import Clock, Logs
+from batch_nlp.records import RunRecord
+from batch_nlp.rows.counts import Counts
+from batch_nlp.rows.extract import Engine, Source
+from batch_nlp.rows.stream import RowStream
+from batch_nlp.schemas import LABELS, PREDICTIONS
+from batch_nlp.settings import Paths
+from batch_nlp.store import FeatureStore
+from batch_nlp.tables import ParquetSink, atomic_path, file_digest, from_pandas
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceJob:
+    """How new messages are scored.
+
+    Parameters
+    ----------
+    source : str or list of str, optional
+        File or glob of new messages; None takes what ``pipeline=full`` held back.
+    csv : bool, default=False
+        Whether the predictions are also written as CSV.
+    shares : ShareRule
+        When the model is said not to fit.
+    """
+
+    source: str | list[str] | None = None
+    csv: bool = False
+    shares: ShareRule = field(default_factory=ShareRule)
+
+    def run(
+        self,
+        source: Source,
+        artifact: Artifact,
+        kernel: Kernel,
+        *,
+        paths: Paths,
+        engine: Engine,
+        logs: Logs,
+        record: RunRecord,
+    ) -> ShareVerdict:
+        """Score every accepted message of `source`.
+
+        Parameters
+        ----------
+        source : Source
+            New messages.
+        artifact : Artifact
+            The trained model.
+        kernel : Kernel
+            The feature pipeline of `artifact`.
+        paths, engine, logs : Paths, Engine, Logs
+            Where, how, and how loudly.
+        record : RunRecord
+            Takes the counts of each stage and the verdict on the shares.
+
+        Returns
+        -------
+        ShareVerdict
+
+        Raises
+        ------
+        InputError
+            If no row is accepted; earlier predictions then stay.
+        """
+        clock = Clock()
+        folder = paths.layer("09_inference")
+        rejected = folder / "rejected.parquet"
+        store = FeatureStore(paths.layer("04_feature"), kernel, clock)
+        stream = RowStream(
+            source,
+            kernel.check,
+            engine=engine,
+            spill=folder / ".spill",
+            rejected=rejected,
+            clock=clock,
+            targets=False,
+        )
+        counts = np.zeros(len(LABELS), dtype=int)
+        with stream:
+            predictions = _Predictions(folder, as_csv=self.csv)
+            with ExitStack() as stack:
+                for accepted in logs.progress(stream, what="inference"):
+                    if not predictions.is_open:
+                        stack.enter_context(predictions)
+                    features = store.features(accepted)
+                    with clock.step("predict"):
+                        predicted = predict(artifact.model_pipeline, features.drop(columns="key"))
+                        predictions.write(
+                            predicted.assign(
+                                id=accepted["id"],
+                                model_version=artifact.version,
+                                run_id=record.run_id,
+                            )
+                        )
+                    counts += np.bincount(predicted["prediction"], minlength=len(LABELS))
+        stream.report(record, "inference")
+        stream.require_some(rejected)
+        scored = int(counts.sum())
+        usage = store.usage
+        record.stage(
+            "inference/features",
+            Counts(
+                read=stream.counts["validate"].delivered, delivered=usage.computed + usage.reused
+            ),
+            sum(clock.seconds.get(name, 0.0) for name in self._feature_steps(kernel)),
+            computed=usage.computed,
+            reused=usage.reused,
+            embedded_texts=usage.embedded,
+            truncated_texts=usage.truncated,
+        )
+        record.stage(
+            "inference/predict",
+            Counts(read=stream.counts["validate"].delivered, delivered=scored),
+            clock.seconds.get("predict", 0.0),
+        )
+        verdict = self.shares.judge(counts.tolist(), artifact.card["class_shares"])
+        record.facts["model_version"] = artifact.version
+        record.facts["inference_sources"] = {file: file_digest(file) for file in source.files}
+        record.facts["shares"] = verdict.to_dict()
+        logger.info("Shares of the classes: {}\n{}", verdict.verdict, verdict.table())
+        return verdict
+
+    @staticmethod
+    def _feature_steps(kernel: Kernel) -> list[str]:
+        return [*(name for name, _ in kernel.pipeline.steps[:-1]), "embed", "store"]
+
+
+class _Predictions:
+    """The predictions' files; they appear when all of them are written."""
+
+    def __init__(self, folder: Path, *, as_csv: bool) -> None:
+        self._sink = ParquetSink(folder / "predictions.parquet", PREDICTIONS)
+        self._csv = folder / "predictions.csv" if as_csv else None
+        self._stack = ExitStack()
+        self._writer: Any = None
+        self.is_open = False
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._sink)
+        if self._csv is not None:
+            beside = self._stack.enter_context(atomic_path(self._csv))
+            stream = self._stack.enter_context(beside.open("w", encoding="utf-8", newline=""))
+            self._writer = csv.writer(stream, lineterminator="\n")
+            self._writer.writerow(PREDICTIONS.names)
+        self.is_open = True
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._stack.__exit__(*failure)  # type: ignore[arg-type]
+
+    def write(self, predicted: pd.DataFrame) -> None:
+        ordered = predicted[PREDICTIONS.names]
+        self._sink.write(from_pandas(ordered, PREDICTIONS))
+        if self._writer is not None:
+            self._writer.writerows(ordered.itertuples(index=False, name=None))

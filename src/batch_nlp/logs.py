@@ -1,0 +1,112 @@
+"""The log: loguru on the terminal and in the run's file, and steps timed from outside."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from loguru import logger
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+TERMINAL_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
+FILE_FORMAT = "{time:YYYY-MM-DDTHH:mm:ss.SSSZZ} {level: <7} {name}:{line} {message}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logs:
+    """What is logged, and where.
+
+    Parameters
+    ----------
+    level : str, default="INFO"
+        Least severe level shown on the terminal; the run's file has everything.
+    every : float, default=30
+        Seconds between two lines of progress where the output is no terminal.
+    """
+
+    level: str = "INFO"
+    every: float = 30.0
+
+    def set_up(self) -> None:
+        """Log to the terminal, through tqdm so that a progress bar stays whole."""
+        logger.remove()
+        logger.add(
+            lambda message: tqdm.write(message, file=sys.stderr, end=""),
+            level=self.level,
+            format=TERMINAL_FORMAT,
+            colorize=sys.stderr.isatty(),
+            # A traceback is for the file.
+            filter=lambda record: record["extra"].get("only") != "file",
+            backtrace=False,
+            diagnose=False,
+        )
+
+    @contextmanager
+    def to_file(self, path: Path) -> Iterator[None]:
+        """Log to `path` too, as long as the block lasts."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # `diagnose` would write values of variables, and so messages' texts, into the log.
+        sink = logger.add(path, level="DEBUG", format=FILE_FORMAT, encoding="utf-8", diagnose=False)
+        try:
+            yield
+        finally:
+            logger.remove(sink)
+
+    def progress(self, items: Iterable[Item], *, what: str) -> Iterator[Item]:
+        """Show how far a loop is: a bar on a terminal, elsewhere a line now and then."""
+        if sys.stderr.isatty():
+            yield from tqdm(items, desc=what, unit=" batches", leave=False, file=sys.stderr)
+            return
+        said = time.monotonic()
+        for done, item in enumerate(items):
+            yield item
+            if time.monotonic() - said >= self.every:
+                said = time.monotonic()
+                logger.info("{}: {} batches done", what, done + 1)
+
+
+@dataclass
+class Clock:
+    """Seconds spent in steps, by name; a step may run many times.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+
+    Examples
+    --------
+    >>> clock = Clock()
+    >>> with clock.step("read"):
+    ...     pass
+    >>> list(clock.seconds)
+    ['read']
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Add the block's duration to the step `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def timed(self, items: Iterable[Item], name: str) -> Iterator[Item]:
+        """Pass items on, and count the wait for each towards the step `name`."""
+        iterator = iter(items)
+        while True:
+            with self.step(name):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item

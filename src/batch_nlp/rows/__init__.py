@@ -1,0 +1,1 @@
+"""Rows: read, join, deduplicate and validate; may drop rows, learn nothing."""

@@ -1,0 +1,434 @@
+"""Data sets that people choose from: what their files are and how their columns are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from batch_nlp.errors import InputError
+from batch_nlp.rows.extract import Source, Table
+from batch_nlp.sample import Sample
+from batch_nlp.schemas import (
+    JOINED_FIELDS,
+    MESSAGE_FIELDS,
+    REFERENCE_FIELDS,
+    REFERENCE_KEYS,
+    TARGETS,
+    Field,
+    Kind,
+    text_schema,
+)
+from batch_nlp.tables import (
+    PROVENANCE,
+    csv_columns,
+    expand,
+    file_format,
+    json_columns,
+    parquet_columns,
+    quoted,
+    read_csv,
+    read_lines,
+    read_parquet,
+)
+
+Files = str | list[str]
+
+YELP_NAMES = {"id": "review_id"}
+"""What Yelp's review files call a column that has another name here."""
+
+
+class Dataset(Protocol):
+    """What a data set can do."""
+
+    def source(
+        self, files: Files | None = None, fields: Mapping[str, Field] | None = None
+    ) -> Source:
+        """Say where messages come from.
+
+        Parameters
+        ----------
+        files : str, list of str or None
+            Message files to read in place of the data set's own.
+        fields : mapping of str to Field, optional
+            Contract to keep to, that of a trained model; None takes the data set's own.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A column asked of a file.
+
+    Parameters
+    ----------
+    column : str
+        What the file calls it.
+    missing : str or None
+        What to say when the file lacks it; None when it may be lacking.
+    """
+
+    column: str
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """How one file is read, and the columns it has."""
+
+    columns: list[str]
+    schema: pa.Schema
+    batches: Callable[[], Iterable[pa.RecordBatch]]
+
+
+def _reader(path: str, file_type: str, delimiter: str) -> _Reader:
+    provenance = [("source", pa.string()), ("row", pa.int64()), ("problem", pa.string())]
+    if file_type == "json":
+        schema = pa.schema([*provenance, ("line", pa.string())])
+        return _Reader(json_columns(path), schema, partial(read_lines, path))
+    if file_type == "csv":
+        columns = csv_columns(path, delimiter=delimiter)
+        schema = pa.schema([*provenance, *text_schema(columns)])
+        return _Reader(columns, schema, partial(read_csv, path, delimiter=delimiter))
+    own = parquet_columns(path)
+    taken = [name for name in own.names if name in PROVENANCE or own.names.count(name) > 1]
+    if taken:
+        message = f"{path}: rename the columns {taken}, whose names are taken or come twice."
+        raise InputError(message)
+    return _Reader(own.names, pa.schema([*provenance, *own]), partial(read_parquet, path))
+
+
+def open_table(
+    path: str,
+    wanted: Mapping[str, Wanted],
+    *,
+    declared: str | None = None,
+    delimiter: str = ",",
+    derive_id: bool = False,
+) -> Table:
+    """Say how SQL reads the wanted columns of one file.
+
+    Parameters
+    ----------
+    path : str
+        A JSON-lines, CSV or Parquet file.
+    wanted : mapping of str to Wanted
+        Columns by their names in the program.
+    declared : {"json", "csv", "parquet"}, optional
+        Format, where the file's name does not say it.
+    delimiter : str, default=","
+        Of CSV.
+    derive_id : bool, default=False
+        Whether a file without ids gets them: the MD5 of each row's whole content.
+
+    Raises
+    ------
+    InputError
+        If the file lacks a column that it must have.
+    """
+    file_type = file_format(path, declared=declared)
+    reader = _reader(path, file_type, delimiter)
+    found = {name: want.column for name, want in wanted.items() if want.column in reader.columns}
+    for name, want in wanted.items():
+        if name not in found and want.missing is not None and reader.columns:
+            message = (
+                f"{want.missing}: {path} has no column {want.column!r}; it has {reader.columns}."
+            )
+            raise InputError(message)
+    derived = derive_id and "id" not in found
+    if file_type != "json":
+        columns = {name: quoted(column) for name, column in found.items()}
+        if derived:
+            whole = ", ".join(quoted(column) for column in reader.columns)
+            columns["id"] = f"md5(to_json(row({whole}))::VARCHAR)"
+        return Table(reader.batches, reader.schema, columns)
+    pointers = ", ".join(_json_pointer(column) for column in found.values())
+    columns = {name: f"parsed[{i}]" for i, name in enumerate(found, start=1)}
+    if derived:
+        columns["id"] = "md5(trim(line))"
+    return Table(
+        reader.batches,
+        reader.schema,
+        columns,
+        relation=f"""(
+            SELECT source, "row", line, fault AS problem,
+                CASE WHEN fault IS NULL
+                    THEN json_extract_string(line, [{pointers}]::VARCHAR[]) END AS parsed
+            FROM (SELECT *, coalesce(problem, CASE
+                WHEN NOT json_valid(line) THEN 'valid JSON'
+                WHEN json_type(line) <> 'OBJECT' THEN 'a JSON object' END) AS fault
+                FROM incoming))""",
+        shown="line",
+    )
+
+
+def _json_pointer(key: str) -> str:
+    """Address a key by an RFC 6901 pointer, as an SQL literal."""
+    escaped = key.replace("~", "~0").replace("/", "~1").replace("'", "''")
+    return f"'/{escaped}'"
+
+
+def _source(
+    files: Sequence[str],
+    references: Mapping[str, Sequence[str]],
+    wanted: Mapping[str, Wanted],
+    fields: Mapping[str, Field],
+    *,
+    declared: str | None = None,
+    delimiter: str = ",",
+    derive_id: bool = False,
+    limits: tuple[int | None, str | None, str | None] = (None, None, None),
+) -> Source:
+    messages = [
+        open_table(path, wanted, declared=declared, delimiter=delimiter, derive_id=derive_id)
+        for path in files
+    ]
+    max_reviews, since, until = limits
+    return Source(
+        messages=messages,
+        references={
+            table: [open_table(path, _reference_columns(table)) for path in paths]
+            for table, paths in references.items()
+        },
+        fields=fields,
+        names={name: want.column for name, want in wanted.items()},
+        files=[*files, *(path for paths in references.values() for path in paths)],
+        id_derived=derive_id and any("md5(" in table.columns["id"] for table in messages),
+        max_reviews=max_reviews,
+        since=since,
+        until=until,
+    )
+
+
+def _reference_columns(table: str) -> dict[str, Wanted]:
+    key = REFERENCE_KEYS[table]
+    return {
+        name: Wanted(name, f"dataset.{table}" if name == key else None)
+        for name in REFERENCE_FIELDS[table]
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class YelpDataset:
+    """Reviews in the Yelp Open Dataset's format, joined to their users and businesses.
+
+    Parameters
+    ----------
+    review : str or list of str, optional
+        Path or glob of JSON lines (also ``.gz``; CSV and Parquet with the same columns too).
+    user, business : str or list of str, optional
+        The reference tables; without one, its columns are missing values.
+    max_reviews : int, optional
+        Read at most so many reviews, the first in input order.
+    since, until : str, optional
+        Dates: reviews from `since` on, and before `until`.
+    """
+
+    review: Files | None = None
+    user: Files | None = None
+    business: Files | None = None
+    max_reviews: int | None = None
+    since: str | None = None
+    until: str | None = None
+
+    def source(
+        self, files: Files | None = None, fields: Mapping[str, Field] | None = None
+    ) -> Source:
+        """Say where messages come from (see `Dataset.source`)."""
+        key = "inference.source" if files is not None else "dataset.review"
+        chosen = files if files is not None else self.review
+        if chosen is None:
+            message = "dataset.review must name the review file or files; it is not set."
+            raise InputError(message)
+        references = {
+            table: expand(pattern, key=f"dataset.{table}")
+            for table, pattern in (("user", self.user), ("business", self.business))
+            if pattern is not None
+        }
+        must = {"id", "text"}
+        wanted = {
+            name: Wanted(YELP_NAMES.get(name, name), key if name in must else None)
+            for name in MESSAGE_FIELDS
+            if name != "label"
+        }
+        limits = (self.max_reviews, self.since, self.until) if files is None else (None,) * 3
+        return _source(
+            expand(chosen, key=key),
+            references,
+            wanted,
+            fields or JOINED_FIELDS,
+            limits=limits,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleDataset:
+    """The synthetic data set that the program writes for itself, in Yelp's format.
+
+    Parameters
+    ----------
+    sample : Sample
+        How many reviews, from which seed.
+    folder : str
+        Where its files go.
+    max_reviews, since, until : optional
+        As in `YelpDataset`.
+    """
+
+    sample: Sample
+    folder: str
+    max_reviews: int | None = None
+    since: str | None = None
+    until: str | None = None
+
+    def source(
+        self, files: Files | None = None, fields: Mapping[str, Field] | None = None
+    ) -> Source:
+        """Write the sample where it is not there yet, and say where messages come from."""
+        written = self.sample.write(Path(self.folder))
+        return YelpDataset(
+            review=str(written.review),
+            user=str(written.user),
+            business=str(written.business),
+            max_reviews=self.max_reviews,
+            since=self.since,
+            until=self.until,
+        ).source(files, fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """How a messages file calls its columns; None takes the column of the same name, if any.
+
+    Parameters
+    ----------
+    id, text, date, rating, label : str, optional
+        The file's own names. Only a text is required.
+    """
+
+    id: str | None = None
+    text: str | None = None
+    date: str | None = None
+    rating: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessagesDataset:
+    """Messages in any CSV, JSON-lines or Parquet file.
+
+    Parameters
+    ----------
+    path : str or list of str, optional
+        Path or glob.
+    columns : Columns
+        What the file calls its id, text, date, rating and label.
+    numeric, categorical : list of str
+        Further columns to take as features.
+    format : {"csv", "json", "parquet"}, optional
+        Where the files' names do not say it.
+    delimiter : str, default=","
+        Of CSV.
+    max_reviews, since, until : optional
+        As in `YelpDataset`.
+    """
+
+    path: Files | None = None
+    columns: Columns = field(default_factory=Columns)
+    numeric: list[str] = field(default_factory=list)
+    categorical: list[str] = field(default_factory=list)
+    format: str | None = None
+    delimiter: str = ","
+    max_reviews: int | None = None
+    since: str | None = None
+    until: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.format not in (None, "csv", "json", "parquet"):
+            message = f"dataset.format must be csv, json or parquet, got {self.format!r}."
+            raise InputError(message)
+        if len(self.delimiter) != 1:
+            message = f"dataset.delimiter must be one character, got {self.delimiter!r}."
+            raise InputError(message)
+        own = {"id", "text", "date", *TARGETS}
+        for key, names in (("numeric", self.numeric), ("categorical", self.categorical)):
+            taken = sorted(own.intersection(names))
+            if taken:
+                message = f"dataset.{key} cannot take {taken}: these columns have a meaning here."
+                raise InputError(message)
+
+    def source(
+        self, files: Files | None = None, fields: Mapping[str, Field] | None = None
+    ) -> Source:
+        """Say where messages come from (see `Dataset.source`)."""
+        key = "inference.source" if files is not None else "dataset.path"
+        chosen = files if files is not None else self.path
+        if chosen is None:
+            message = "dataset.path must name the messages file or files; it is not set."
+            raise InputError(message)
+        contract = fields or {
+            **JOINED_FIELDS,
+            **{name: Field(Kind.NUMBER) for name in self.numeric},
+            **{name: Field(Kind.TEXT) for name in self.categorical},
+        }
+        limits = (self.max_reviews, self.since, self.until) if files is None else (None,) * 3
+        return _source(
+            expand(chosen, key=key),
+            {},
+            self._wanted(_extras(contract), for_inference=files is not None),
+            contract,
+            declared=self.format,
+            delimiter=self.delimiter,
+            derive_id=self.columns.id is None,
+            limits=limits,
+        )
+
+    def _wanted(self, extras: Sequence[str], *, for_inference: bool) -> dict[str, Wanted]:
+        named = {
+            "id": self.columns.id,
+            "text": self.columns.text,
+            "date": self.columns.date,
+            "stars": self.columns.rating,
+            "label": self.columns.label,
+        }
+        wanted = {}
+        for name, column in named.items():
+            option = "rating" if name == "stars" else name
+            must = column is not None and not (for_inference and name in TARGETS)
+            must = must or name == "text"
+            wanted[name] = Wanted(column or option, f"dataset.columns.{option}" if must else None)
+        for name in {*self.numeric, *self.categorical, *extras}:
+            wanted[name] = Wanted(name, "dataset.numeric or dataset.categorical")
+        return wanted
+
+
+def _extras(fields: Mapping[str, Field]) -> list[str]:
+    return [name for name in fields if name not in JOINED_FIELDS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutDataset:
+    """Joined rows in Parquet, under the program's own names: what training held out.
+
+    Parameters
+    ----------
+    path : str
+        Path or glob.
+    """
+
+    path: str
+
+    def source(
+        self, files: Files | None = None, fields: Mapping[str, Field] | None = None
+    ) -> Source:
+        """Say where messages come from (see `Dataset.source`)."""
+        contract = fields or JOINED_FIELDS
+        wanted = {
+            name: Wanted(name, "inference.source" if name in {"id", "text"} else None)
+            for name in contract
+        }
+        return _source(expand(files or self.path, key="inference.source"), {}, wanted, contract)

@@ -1,0 +1,88 @@
+"""Hold rows against their contract: typed rows on one side, failures with reasons on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from batch_nlp.schemas import Field, contract, parse
+
+FAILURE_COLUMNS = ("column", "check", "value")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a batch of rows.
+
+    Attributes
+    ----------
+    accepted : DataFrame
+        Typed rows that meet the contract, their index kept.
+    failures : DataFrame
+        ``column``, ``check`` and ``value``, one line for each failed check, indexed by the
+        failing row's index.
+    """
+
+    accepted: pd.DataFrame
+    failures: pd.DataFrame
+
+
+def validate(frame: pd.DataFrame, fields: Mapping[str, Field]) -> Verdict:
+    """Hold untyped rows against the contract of `fields` and give a type to those that meet it.
+
+    Parameters
+    ----------
+    frame : DataFrame of str columns
+        Rows as read, with a unique index. A contract's column that the frame lacks is missing
+        in every row; columns outside the contract are dropped.
+    fields : mapping of str to Field
+        The contract.
+
+    Returns
+    -------
+    Verdict
+
+    Examples
+    --------
+    >>> from batch_nlp.schemas import USER_FIELDS
+    >>> rows = pd.DataFrame({"user_id": ["u1", "u2"], "fans": ["3", "-1"]}, dtype="str")
+    >>> verdict = validate(rows, USER_FIELDS)
+    >>> verdict.accepted["fans"].tolist()
+    [3.0]
+    >>> verdict.failures
+      column                       check value
+    1   fans  whole number of at least 0    -1
+    """
+    from pandera.errors import SchemaErrors  # noqa: PLC0415  a second of start-up
+
+    remaining = frame.reindex(columns=list(fields)).astype("str")
+    found: list[pd.DataFrame] = []
+    # One lazy pass does not list every failure (pandera#484): go on until the rest is clean.
+    while len(remaining):
+        try:
+            contract(fields).validate(remaining, lazy=True)
+            break
+        except SchemaErrors as errors:
+            cases = errors.failure_cases
+        if cases["index"].isna().any():
+            message = f"The contract failed as a whole: {cases.iloc[0].to_dict()}."
+            raise RuntimeError(message)
+        found.append(
+            pd.DataFrame(
+                {
+                    "column": cases["column"].to_numpy(),
+                    "check": cases["check"].replace("not_nullable", "not missing").to_numpy(),
+                    "value": cases["failure_case"].astype("str").to_numpy(),
+                },
+                index=pd.Index(cases["index"].to_numpy(), dtype=frame.index.dtype),
+            )
+        )
+        remaining = remaining.drop(index=cases["index"].unique())
+    failures = pd.concat(found) if found else pd.DataFrame(columns=list(FAILURE_COLUMNS))
+    accepted = pd.DataFrame(
+        {name: parse(remaining[name], field.kind) for name, field in fields.items()},
+        index=remaining.index,
+    )
+    return Verdict(accepted=accepted, failures=failures.astype("str").sort_index(kind="stable"))

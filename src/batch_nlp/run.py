@@ -1,0 +1,262 @@
+"""Stages in order, the check of the shares, and retraining.
+
+This is the only module that sees the configuration: it builds the jobs and hands them what
+they need.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+from omegaconf import DictConfig, OmegaConf
+
+from batch_nlp.artifact import Artifact, Registry
+from batch_nlp.errors import BatchNlpError, GateError, InputError
+from batch_nlp.feature.job import FeatureJob
+from batch_nlp.inference.job import InferenceJob
+from batch_nlp.inference.shares import ShareVerdict
+from batch_nlp.kernel import Kernel, digest, fields_from_json
+from batch_nlp.logs import Logs
+from batch_nlp.records import RunRecord
+from batch_nlp.rows.datasets import Dataset, HeldOutDataset
+from batch_nlp.rows.extract import Engine
+from batch_nlp.settings import ModelChoice, Paths, PipelineChoice, build, plain
+from batch_nlp.store import read_manifest
+from batch_nlp.tables import write_text
+from batch_nlp.training.job import Trained, TrainingJob, write_held_out
+
+OUTSIDE_BAND = 3
+"""Exit status when predictions were delivered and a class is outside its band."""
+
+
+def run(config: DictConfig) -> int:
+    """Run the configured pipeline, and leave a record of it whatever happens.
+
+    Parameters
+    ----------
+    config : DictConfig
+        The composed configuration.
+
+    Returns
+    -------
+    int
+        Exit status: 0 done, 1 failed, 2 bad configuration or input, 3 delivered but outside
+        the band.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        When interrupted, after the record is written.
+    """
+    try:
+        logs: Logs = build(config.logs, "logs")
+        logs.set_up()
+        paths: Paths = build(config.paths, "paths")
+        choice: PipelineChoice = build(config.pipeline, "pipeline")
+        plain_config = plain(config)
+        record = RunRecord(
+            folder=paths.layer("08_reporting") / "runs",
+            pipeline=choice.name,
+            config_digest=digest(plain_config),
+        )
+        config_text = OmegaConf.to_yaml(OmegaConf.create(plain_config))
+        write_text(record.path / "config.yaml", config_text)
+    except BatchNlpError as error:
+        logger.error(str(error))
+        return error.exit_status
+    except OSError as error:
+        logger.error("Cannot write under paths.root={}: {}.", config.paths.root, error)
+        return InputError.exit_status
+    with logs.to_file(record.path / "run.log"):
+        return _recorded(_Run(config, choice, paths, logs, record, config_text))
+
+
+def _recorded(running: _Run) -> int:
+    """Run, and turn whatever happens into a line, a record and an exit status."""
+    record = running.record
+    try:
+        status = running.run()
+    except BatchNlpError as error:
+        logger.error(str(error))
+        record.write(exit_status=error.exit_status, error=str(error))
+        return error.exit_status
+    except KeyboardInterrupt:
+        record.write(exit_status=130, error="interrupted")
+        raise
+    except Exception as error:  # noqa: BLE001  the outermost frame: told in one line, kept in the log
+        line = f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0]
+        where = record.path / "run.log"
+        logger.bind(only="file").exception("Unexpected failure")
+        logger.error("{} (a fault of the program or its surroundings; see {})", line, where)
+        record.write(exit_status=1, error=line)
+        return 1
+    record.write(exit_status=status)
+    logger.info("Run {} ended with status {}: {}", record.run_id, status, record.path / "run.json")
+    return status
+
+
+@dataclass
+class _Run:
+    """One run: its configuration, and what its stages share."""
+
+    config: DictConfig
+    choice: PipelineChoice
+    paths: Paths
+    logs: Logs
+    record: RunRecord
+    config_text: str
+
+    def __post_init__(self) -> None:
+        self.engine: Engine = build(self.config.engine, "engine")
+        self.dataset: Dataset = build(self.config.dataset, "dataset")
+        model: ModelChoice = build(self.config.model, "model")
+        self.registry = Registry(self.paths.models, model.name)
+        self.store = self.paths.layer("04_feature")
+
+    def run(self) -> int:
+        verdict: ShareVerdict | None = None
+        trained: Trained | None = None
+        for stage in self.choice.stages:
+            if stage == "feature":
+                self.feature()
+            elif stage == "training":
+                trained = self.training()
+            elif stage == "inference":
+                verdict = self.inference()
+            else:
+                self.distill()
+            if stage == "training" and trained and "inference" in self.choice.stages:
+                self._hold_back(trained)
+        return self._conclude(verdict) if verdict is not None else 0
+
+    def feature(self, kernel: Kernel | None = None) -> None:
+        """Extract and derive; with the kernel of a model in use, in just its way."""
+        if kernel is None:
+            job: FeatureJob = build(self.config.feature, "feature")
+            source = self.dataset.source()
+            kernel = job.kernel(source.fields, plain(self.config.feature.steps))
+        else:
+            job = self._feature_job(kernel.spec)
+            source = self.dataset.source(fields=kernel.fields)
+        job.run(
+            source,
+            kernel,
+            paths=self.paths,
+            engine=self.engine,
+            logs=self.logs,
+            record=self.record,
+        )
+
+    def training(self, like: Artifact | None = None) -> Trained:
+        """Train on what the store delivers; with a model in use, in just its way."""
+        job: TrainingJob = build(self.config.training, "training")
+        store = Path(job.features) if job.features else self.store
+        manifest = read_manifest(store)
+        feature_job = self._feature_job(manifest.steps)
+        kernel = feature_job.kernel(fields_from_json(manifest.fields), manifest.steps)
+        if kernel.fingerprint != manifest.fingerprint:
+            message = (
+                f"The features in {store} were made by version {manifest.version} of the program, "
+                "in another way than this one would: run pipeline=feature again."
+            )
+            raise InputError(message)
+        return job.run(
+            manifest,
+            kernel,
+            self.registry,
+            store=store,
+            paths=self.paths,
+            batch_rows=self.engine.batch_rows,
+            record=self.record,
+            config_text=self.config_text,
+            like=like,
+        )
+
+    def inference(self) -> ShareVerdict:
+        """Score the new messages with the model in use."""
+        job: InferenceJob = build(self.config.inference, "inference")
+        artifact = self.registry.load()
+        kernel = _kernel_of(artifact)
+        if job.source is not None:
+            source = self.dataset.source(job.source, kernel.fields)
+        else:
+            new = self.paths.layer("09_inference") / "new"
+            if not any(new.glob("*.parquet")):
+                message = (
+                    "inference.source must name the new messages: it is not set, and no "
+                    f"pipeline=full has held any back in {new}."
+                )
+                raise InputError(message)
+            source = HeldOutDataset(path=str(new / "*.parquet")).source(None, kernel.fields)
+        return job.run(
+            source,
+            artifact,
+            kernel,
+            paths=self.paths,
+            engine=self.engine,
+            logs=self.logs,
+            record=self.record,
+        )
+
+    def distill(self) -> None:
+        """Make a static model."""
+        folder = build(self.config.distill, "distill").run()
+        logger.info("The static model is in {0}; use it with embedder.path={0}", folder)
+
+    def _feature_job(self, steps: Any) -> FeatureJob:
+        """Build the feature pipeline that a manifest or an artifact describes."""
+        node = {**plain(self.config.feature), "steps": steps}
+        job: FeatureJob = build(node, "feature")
+        return job
+
+    def _hold_back(self, trained: Trained) -> None:
+        folder = self.paths.layer("09_inference") / "new"
+        path = write_held_out(trained.held_out, _kernel_of(self.registry.load()), folder)
+        logger.info("Held back {:,} messages as new ones: {}", len(trained.held_out), path)
+
+    def _conclude(self, verdict: ShareVerdict) -> int:
+        """Act on the shares, and give the exit status."""
+        retrains = 0
+        while (
+            verdict.is_outside
+            and self.choice.on_skew == "retrain"
+            and retrains < self.choice.max_retrains
+        ):
+            retrains += 1
+            logger.warning(
+                "The share of {} is outside the band: retraining ({} of {}).",
+                " and ".join(verdict.outside),
+                retrains,
+                self.choice.max_retrains,
+            )
+            in_use = self.registry.load()
+            self.feature(_kernel_of(in_use))
+            try:
+                self.training(like=in_use)
+            except GateError as error:
+                logger.error("The retrained model is not put in use: {}", error)
+                break
+            verdict = self.inference()
+        self.record.facts["retrains"] = retrains
+        if not verdict.is_outside:
+            return 0
+        shares = ", ".join(f"{label} {verdict.shares[label]:.1%}" for label in verdict.outside)
+        message = (
+            f"The predictions are delivered, but outside the band of {verdict.low:.0%} to "
+            f"{verdict.high:.0%}: {shares}. The model may no longer fit these messages."
+        )
+        logger.warning(message)
+        return 1 if self.choice.on_skew == "fail" else OUTSIDE_BAND
+
+
+def _kernel_of(artifact: Artifact) -> Kernel:
+    """Give the feature pipeline that a model was trained with."""
+    features = artifact.card["features"]
+    return Kernel(
+        fields=fields_from_json(features["fields"]),
+        pipeline=artifact.feature_pipeline,
+        spec=features["steps"],
+    )

@@ -1,0 +1,515 @@
+"""Files in and out: the one opener, batches of rows, and writes that are whole or not there."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import hashlib
+import itertools
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Self, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from batch_nlp.errors import InputError
+
+BLOCK_BYTES = 1 << 24
+"""Bytes read at a time; a CSV record must fit in one block."""
+
+PROVENANCE = ("source", "row", "problem")
+"""Columns that every reader puts before the file's own."""
+
+_KNOWN_SUFFIXES = {
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to, and put it in place only when the block succeeds.
+
+    Parameters
+    ----------
+    path : Path
+        Final name; its folder is made if it is not there.
+
+    Yields
+    ------
+    Path
+        A name in the same folder. It is flushed to disk and renamed to `path` when the block
+        ends, and removed when the block raises: a reader never sees half a file.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     target = Path(folder) / "new" / "note.txt"
+    ...     with atomic_path(target) as beside:
+    ...         _ = beside.write_text("whole")
+    ...     target.read_text()
+    'whole'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield beside
+        _flush_to_disk(beside)
+        beside.replace(path)
+        _flush_to_disk(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, whole or not at all."""
+    with atomic_path(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` as indented JSON, whole or not at all.
+
+    Raises
+    ------
+    ValueError
+        If a number is NaN or infinite, which JSON cannot say.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def file_digest(path: str | Path) -> str:
+    """Give the SHA-256 of a file's bytes, in hexadecimal."""
+    with open_bytes(path) as stream:
+        return hashlib.file_digest(cast("Any", stream), "sha256").hexdigest()
+
+
+def open_bytes(path: str | Path) -> BinaryIO:
+    """Open a file for reading bytes; every reader of the program opens through here.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it cannot be read.
+    """
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        message = f"Cannot read {path}: {error.strerror or error}."
+        raise InputError(message) from error
+
+
+class ParquetSink:
+    """A Parquet file that is written batch by batch and appears only when it is complete.
+
+    Parameters
+    ----------
+    path : Path
+        Final name.
+    schema : pyarrow.Schema
+        Columns of every batch.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> schema = pa.schema({"id": pa.string()})
+    >>> with TemporaryDirectory() as folder:
+    ...     target = Path(folder) / "ids.parquet"
+    ...     with ParquetSink(target, schema) as sink:
+    ...         sink.write(pa.table({"id": ["a", "b"]}))
+    ...     pq.read_table(target).num_rows
+    2
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path = path
+        self.schema = schema
+        self.rows = 0
+        self._place = atomic_path(path)
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        beside = self._place.__enter__()
+        try:
+            self._writer = pq.ParquetWriter(beside, self.schema, compression="zstd")
+        except BaseException as error:
+            self._place.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def write(self, batch: pa.RecordBatch | pa.Table) -> None:
+        """Append the rows of `batch`, which must hold the columns of the schema."""
+        if self._writer is None:
+            message = "ParquetSink.write must be called inside its `with` block."
+            raise RuntimeError(message)
+        table = pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch
+        self._writer.write_table(table.select(self.schema.names).cast(self.schema))
+        self.rows += batch.num_rows
+
+    def __exit__(self, *failure: object) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            self._writer = None
+            self._place.__exit__(*failure)  # type: ignore[arg-type]
+
+
+def expand(pattern: str | Sequence[str], *, key: str) -> list[str]:
+    """Give the files that a path, a glob, or a list of either names, in a fixed order.
+
+    Parameters
+    ----------
+    pattern : str or sequence of str
+        Paths or globs; ``**`` spans folders.
+    key : str
+        Configuration key that the pattern came from, for the message.
+
+    Raises
+    ------
+    InputError
+        If a path does not exist, is a folder, or a glob matches no file.
+    """
+    patterns = [pattern] if isinstance(pattern, str) else list(pattern)
+    files: list[str] = []
+    for each in patterns:
+        named = Path(each).expanduser()
+        if named.is_file():
+            files.append(str(named))
+            continue
+        if named.is_dir():
+            message = f"{key} must name files, but {each} is a folder: give {each}/*.json or alike."
+            raise InputError(message)
+        matches = sorted(
+            match
+            for match in glob.glob(str(named), recursive=True)  # noqa: PTH207  absolute patterns
+            if Path(match).is_file()
+        )
+        if not matches:
+            what = "matches no file" if glob.has_magic(each) else "does not exist"
+            message = f"{key}: {each} {what}."
+            raise InputError(message)
+        files += [match for match in matches if match not in files]
+    return files
+
+
+def file_format(path: str | Path, *, declared: str | None = None) -> str:
+    """Tell how a file is written, from `declared` or from its name (``.gz`` aside).
+
+    Returns
+    -------
+    {"json", "csv", "parquet"}
+
+    Raises
+    ------
+    InputError
+        If the name's ending says nothing and no format is declared.
+
+    Examples
+    --------
+    >>> file_format("messages.csv.gz")
+    'csv'
+    """
+    if declared is not None:
+        return declared
+    name = Path(path).name.lower().removesuffix(".gz")
+    suffix = Path(name).suffix
+    if suffix not in _KNOWN_SUFFIXES:
+        message = (
+            f"{path}: the format must show in the name ({', '.join(_KNOWN_SUFFIXES)}, each "
+            f"also with .gz) or be set with dataset.format=csv|json|parquet; got {suffix!r}."
+        )
+        raise InputError(message)
+    return _KNOWN_SUFFIXES[suffix]
+
+
+@contextmanager
+def _decompressed(path: str | Path) -> Iterator[BinaryIO]:
+    with open_bytes(path) as raw:
+        if not str(path).endswith(".gz"):
+            yield raw
+            return
+        try:
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                yield cast("BinaryIO", unpacked)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            message = f"{path} is not a whole gzip file: {error}."
+            raise InputError(message) from error
+
+
+def read_lines(path: str | Path) -> Iterator[pa.RecordBatch]:
+    """Read a text file line by line, in blocks.
+
+    Parameters
+    ----------
+    path : str or Path
+        A UTF-8 text file, gzipped when its name ends in ``.gz``. A byte-order mark is skipped.
+
+    Yields
+    ------
+    pyarrow.RecordBatch
+        ``source`` (str), ``row`` (line number from 1), ``problem`` (what is wrong with the
+        line's bytes, else null) and ``line`` (str). Blank lines are counted and left out.
+    """
+    rest = b""
+    number = 1
+    with _decompressed(path) as stream:
+        if stream.peek(3).startswith(b"\xef\xbb\xbf"):  # type: ignore[attr-defined]
+            stream.read(3)
+        while block := stream.read(BLOCK_BYTES):
+            *lines, rest = (rest + block).split(b"\n")
+            yield _lines_batch(path, lines, number)
+            number += len(lines)
+        if rest:
+            yield _lines_batch(path, [rest], number)
+
+
+def _lines_batch(path: str | Path, lines: list[bytes], number: int) -> pa.RecordBatch:
+    kept = [(number + i, line) for i, line in enumerate(lines) if line.strip()]
+    text, problem = _decoded(pa.array([line for _, line in kept], pa.binary()))
+    columns = [
+        _constant(str(path), len(kept)),
+        pa.array([row for row, _ in kept], pa.int64()),
+        problem,
+        text,
+    ]
+    return pa.RecordBatch.from_arrays(columns, [*PROVENANCE, "line"])
+
+
+def _constant(value: str, n: int) -> pa.Array:
+    return pa.array([value] * n, pa.string())
+
+
+def _decoded(column: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Turn bytes into text; where they are not UTF-8, say so and keep a readable stand-in."""
+    fine = pa.nulls(len(column), pa.string())
+    try:
+        return column.cast(pa.string()), fine
+    except pa.ArrowInvalid:
+        texts: list[str | None] = []
+        problems: list[str | None] = []
+        for value in column.to_pylist():
+            try:
+                texts.append(None if value is None else value.decode("utf-8"))
+                problems.append(None)
+            except UnicodeDecodeError:
+                texts.append(value.decode("utf-8", errors="replace"))
+                problems.append("valid UTF-8")
+        return pa.array(texts, pa.string()), pa.array(problems, pa.string())
+
+
+def read_csv(path: str | Path, *, delimiter: str = ",") -> Iterator[pa.RecordBatch]:
+    """Read a CSV file with a header, every column as text.
+
+    Parameters
+    ----------
+    path : str or Path
+        Gzipped when its name ends in ``.gz``. Quoted values may span lines.
+    delimiter : str, default=","
+        One character between values.
+
+    Yields
+    ------
+    pyarrow.RecordBatch
+        ``source``, ``row`` (record number from 1, the header not counted), ``problem`` and the
+        file's columns. An empty value is null. A record with too few or too many values has
+        its columns null and its text in the problem.
+
+    Raises
+    ------
+    InputError
+        If the file is empty, or a quote is never closed within a block.
+    """
+    broken: dict[int, str] = {}
+
+    def remember(record: Any) -> str:
+        broken[record.number] = (
+            f"{record.expected_columns} values in a record, got {record.actual_columns}"
+        )
+        return "skip"
+
+    with _decompressed(path) as stream, _csv_errors(path, delimiter):
+        yield from _csv_batches(path, stream, delimiter, remember, broken)
+
+
+@contextmanager
+def _csv_errors(path: str | Path, delimiter: str) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        reason = str(error).split("\n", maxsplit=1)[0].removesuffix(".")
+        message = f"{path} cannot be read as CSV with dataset.delimiter={delimiter!r}: {reason}."
+        raise InputError(message) from error
+
+
+def _csv_batches(
+    path: str | Path, stream: BinaryIO, delimiter: str, remember: Any, broken: dict[int, str]
+) -> Iterator[pa.RecordBatch]:
+    header = _csv_header(path, delimiter)
+    reader = pa.csv.open_csv(
+        stream,
+        read_options=pa.csv.ReadOptions(
+            use_threads=False, block_size=BLOCK_BYTES, column_names=header, skip_rows=1
+        ),
+        parse_options=pa.csv.ParseOptions(
+            delimiter=delimiter, newlines_in_values=True, invalid_row_handler=remember
+        ),
+        convert_options=pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(header, pa.binary()),
+            strings_can_be_null=True,
+            null_values=[""],
+        ),
+    )
+    number = 2
+    for batch in reader:
+        rows: list[int] = []
+        while len(rows) < batch.num_rows:
+            if number not in broken:
+                rows.append(number - 1)
+            number += 1
+        texts, problems = zip(*(_decoded(column) for column in batch.columns), strict=True)
+        provenance = [
+            _constant(str(path), batch.num_rows),
+            pa.array(rows, pa.int64()),
+            pc.coalesce(*problems),
+        ]
+        yield pa.RecordBatch.from_arrays([*provenance, *texts], [*PROVENANCE, *header])
+    if broken:
+        yield _broken_records(path, broken, header)
+
+
+def _csv_header(path: str | Path, delimiter: str) -> list[str]:
+    with _decompressed(path) as stream:
+        reader = pa.csv.open_csv(
+            stream,
+            read_options=pa.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+            parse_options=pa.csv.ParseOptions(
+                delimiter=delimiter,
+                newlines_in_values=True,
+                invalid_row_handler=lambda _: "skip",
+            ),
+            convert_options=pa.csv.ConvertOptions(column_types={}),
+        )
+        names = list(reader.schema.names)
+    for name in names:
+        if name and names.count(name) > 1:
+            message = f"{path} has two columns named {name!r}: rename one."
+            raise InputError(message)
+    taken = set(names) | set(PROVENANCE)
+    return [name or _unnamed(position, taken) for position, name in enumerate(names)]
+
+
+def _unnamed(position: int, taken: set[str]) -> str:
+    name = f"unnamed_{position}"
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _broken_records(path: str | Path, broken: dict[int, str], header: list[str]) -> pa.RecordBatch:
+    nothing = pa.nulls(len(broken), pa.string())
+    columns = [
+        _constant(str(path), len(broken)),
+        pa.array([number - 1 for number in broken], pa.int64()),
+        pa.array(list(broken.values()), pa.string()),
+        *[nothing] * len(header),
+    ]
+    return pa.RecordBatch.from_arrays(columns, [*PROVENANCE, *header])
+
+
+@contextmanager
+def _parquet_file(path: str | Path) -> Iterator[pq.ParquetFile]:
+    with open_bytes(path) as stream:
+        try:
+            file = pq.ParquetFile(stream)
+        except pa.ArrowInvalid as error:
+            message = f"{path} is not a Parquet file: {error}."
+            raise InputError(message) from error
+        yield file
+
+
+def read_parquet(path: str | Path, *, batch_rows: int = 20_000) -> Iterator[pa.RecordBatch]:
+    """Read a Parquet file in batches, with ``source``, ``row`` (from 1) and ``problem`` first."""
+    row = 1
+    with _parquet_file(path) as file:
+        for batch in file.iter_batches(batch_size=batch_rows):
+            provenance = [
+                _constant(str(path), batch.num_rows),
+                pa.array(range(row, row + batch.num_rows), pa.int64()),
+                pa.nulls(batch.num_rows, pa.string()),
+            ]
+            row += batch.num_rows
+            yield pa.RecordBatch.from_arrays(
+                [*provenance, *batch.columns], [*PROVENANCE, *batch.schema.names]
+            )
+
+
+def csv_columns(path: str | Path, *, delimiter: str = ",") -> list[str]:
+    """Give the columns that a CSV file's header names; a nameless one is ``unnamed_<position>``.
+
+    Raises
+    ------
+    InputError
+        If the file is empty or names a column twice.
+    """
+    with _csv_errors(path, delimiter):
+        return _csv_header(path, delimiter)
+
+
+def parquet_columns(path: str | Path) -> pa.Schema:
+    """Give the columns of a Parquet file."""
+    with _parquet_file(path) as file:
+        return file.schema_arrow
+
+
+def json_columns(path: str | Path, *, n_lines: int = 1000) -> list[str]:
+    """Give the keys that the first lines of a JSON-lines file name, in the order met."""
+    keys: dict[str, None] = {}
+    with _decompressed(path) as stream:
+        for line in itertools.islice(stream, n_lines):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                keys |= dict.fromkeys(row)
+    return list(keys)
+
+
+def quoted(name: str) -> str:
+    """Quote an SQL name.
+
+    Examples
+    --------
+    >>> quoted("unit price")
+    '"unit price"'
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def from_pandas(frame: Any, schema: pa.Schema) -> pa.Table:
+    """Turn a frame into an Arrow table of the given columns, its index left out."""
+    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False)

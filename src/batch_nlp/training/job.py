@@ -1,0 +1,343 @@
+"""Features to a trained model: label, split, fit, evaluate, gate, artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from loguru import logger
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils.class_weight import compute_sample_weight
+
+from batch_nlp.artifact import Artifact, Registry
+from batch_nlp.errors import InputError
+from batch_nlp.kernel import Kernel
+from batch_nlp.logs import Clock
+from batch_nlp.records import RunRecord
+from batch_nlp.reporting.diagrams import pipeline_html
+from batch_nlp.reporting.pictures import (
+    confusion_matrix_png,
+    feature_importance_png,
+    feature_importances,
+)
+from batch_nlp.rows.counts import Counts
+from batch_nlp.schemas import LABELS, REJECTED, typed_schema
+from batch_nlp.settings import Paths
+from batch_nlp.store import FeatureStore, Manifest
+from batch_nlp.tables import ParquetSink, from_pandas, write_json
+from batch_nlp.training.evaluate import Evaluation, evaluate
+from batch_nlp.training.gate import check
+from batch_nlp.training.labels import StarRule
+from batch_nlp.training.split import Split
+
+FEWEST_PER_CLASS = 10
+"""Rows of each class that training needs: fewer cannot fill the folds and the test set."""
+
+SPLIT = pa.schema({"id": pa.string(), "split": pa.string(), "target": pa.int64()})
+
+TEST_PREDICTIONS = pa.schema(
+    {
+        "id": pa.string(),
+        "target": pa.int64(),
+        "prediction": pa.int64(),
+        **{f"proba_{label}": pa.float64() for label in LABELS},
+    }
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run comes to.
+
+    Attributes
+    ----------
+    version : str
+        Of the artifact, which is now in use.
+    evaluation : Evaluation
+        On the rows held out.
+    held_out : DataFrame
+        Those rows as they entered the feature pipeline: ``id`` and content, no labels.
+    """
+
+    version: str
+    evaluation: Evaluation
+    held_out: pd.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """How a model is trained and judged.
+
+    Parameters
+    ----------
+    model : Pipeline
+        Unfitted, from features to classes.
+    label : StarRule
+        Stars to classes.
+    split : Split
+        Which rows are held out.
+    balance : {"balanced", "sqrt", "none"}, default="balanced"
+        Weights of the training rows: inversely proportional to the frequency of their class,
+        the square root of that, or all alike.
+    thresholds : mapping of str to float or None
+        Metrics that a model must reach before it is put in use.
+    max_rows : int, default=200000
+        Train on at most so many messages, the newest.
+    seed : int, default=0
+        Recorded in the card; the steps carry their own.
+    features : str, optional
+        Folder of the feature store to train on; None takes that of ``paths.root``.
+    """
+
+    model: Pipeline
+    label: StarRule = field(default_factory=StarRule)
+    split: Split = field(default_factory=Split)
+    balance: Literal["balanced", "sqrt", "none"] = "balanced"
+    thresholds: Mapping[str, float | None] = field(default_factory=dict)
+    max_rows: int = 200_000
+    seed: int = 0
+    features: str | None = None
+
+    def run(
+        self,
+        manifest: Manifest,
+        kernel: Kernel,
+        registry: Registry,
+        *,
+        store: Path,
+        paths: Paths,
+        batch_rows: int,
+        record: RunRecord,
+        config_text: str,
+        like: Artifact | None = None,
+    ) -> Trained:
+        """Train on a snapshot of the feature store and put the model in use if it passes.
+
+        Parameters
+        ----------
+        manifest : Manifest
+            The snapshot.
+        kernel : Kernel
+            The feature pipeline that made it.
+        registry : Registry
+            Takes the artifact.
+        store : Path
+            Folder of the feature store.
+        paths : Paths
+            Where reports and data layers go.
+        batch_rows : int
+            Rows read at a time.
+        record : RunRecord
+            Takes the counts of each stage.
+        config_text : str
+            The composed configuration, kept in the artifact.
+        like : Artifact, optional
+            A model in use, whose algorithm and parameters are kept: a retraining.
+
+        Returns
+        -------
+        Trained
+
+        Raises
+        ------
+        InputError
+            If a class has too few rows.
+        GateError
+            If a metric is below its threshold; the model in use then stays in use.
+        """
+        clock = Clock()
+        with clock.step("read"):
+            features = FeatureStore(store, kernel, clock)
+            frames = list(features.read(manifest, batch_rows=batch_rows, newest=self.max_rows))
+            rows = pd.concat(frames, ignore_index=True)
+        rows = self._labelled(rows, paths, record, clock)
+        target = rows.pop("target").to_numpy()
+        with clock.step("split"):
+            held_out = self.split.held_out(rows["date"], rows["clean_text"], target)
+            self._save_split(rows["id"], held_out, target, paths)
+        record.stage(
+            "training/split",
+            Counts(read=len(rows), delivered=len(rows)),
+            clock.seconds["split"],
+            by=self.split.method(rows["date"]),
+            train=int((~held_out).sum()),
+            test=int(held_out.sum()),
+        )
+        _require_classes(target[~held_out], "train the model")
+        model = clone(like.model_pipeline if like is not None else self.model)
+        inputs = rows.drop(columns=["id", "key", "stars", "label"])
+        with clock.step("fit"):
+            model.fit(
+                inputs[~held_out],
+                target[~held_out],
+                classifier__sample_weight=self._weights(target[~held_out]),
+            )
+        trained = int((~held_out).sum())
+        record.stage("training/fit", Counts(read=trained, delivered=trained), clock.seconds["fit"])
+        with clock.step("evaluate"):
+            probabilities = model.predict_proba(inputs[held_out])
+            evaluation = evaluate(target[held_out], probabilities, classes=model.classes_)
+            evaluation.write(record.path)
+        tested = int(held_out.sum())
+        record.stage(
+            "training/evaluate", Counts(read=tested, delivered=tested), clock.seconds["evaluate"]
+        )
+        record.facts["metrics"] = evaluation.to_dict()
+        logger.info(
+            "Held out {:,} rows: F1 weighted {:.3f}, F1 macro {:.3f}, recall macro {:.3f}",
+            tested,
+            evaluation.f1_weighted,
+            evaluation.f1_macro,
+            evaluation.recall_macro,
+        )
+        check(evaluation, self.thresholds)
+        card = {
+            "metrics": evaluation.to_dict(),
+            "class_shares": dict(zip(LABELS, _shares(target[~held_out]), strict=True)),
+            "n_train": trained,
+            "n_test": tested,
+            "split": self.split.method(rows["date"]),
+            "balance": self.balance,
+            "label": {"negative": self.label.negative, "positive": self.label.positive},
+            "seed": self.seed,
+            "run_id": record.run_id,
+            "config_digest": record.config_digest,
+            "features": {
+                "run_id": manifest.run_id,
+                "fingerprint": manifest.fingerprint,
+                "vector_fingerprint": manifest.vector_fingerprint,
+                "sources": dict(manifest.sources),
+                "fields": dict(manifest.fields),
+                "steps": dict(manifest.steps),
+            },
+            "classifier": type(model[-1]).__name__,
+            "parameters": model[-1].get_params(),
+            "retrained_from": like.version if like is not None else None,
+        }
+        version = registry.save(
+            Artifact(feature_pipeline=kernel.pipeline, model_pipeline=model, card=card),
+            config_text=config_text,
+        )
+        registry.promote(version)
+        logger.info("Model {} {} is in use.", registry.name, version)
+        self._report(model, kernel, evaluation, paths)
+        self._save_predictions(rows["id"][held_out], target[held_out], probabilities, model, paths)
+        saved = registry.load(version).card
+        write_json(paths.layer("06_models") / "card.json", saved)
+        write_json(paths.layer("06_models") / "parameters.json", saved["parameters"])
+        record.facts["model_version"] = version
+        return Trained(
+            version=version,
+            evaluation=evaluation,
+            held_out=rows.loc[held_out, ["id", *kernel.content]].reset_index(drop=True),
+        )
+
+    def _labelled(
+        self, rows: pd.DataFrame, paths: Paths, record: RunRecord, clock: Clock
+    ) -> pd.DataFrame:
+        """Add the class; rows without one go to the layer's rejected file."""
+        with clock.step("label"):
+            target = self.label.apply(rows)
+            unlabelled = rows.loc[target.isna(), ["id"]].assign(
+                source=str(paths.layer("04_feature")),
+                row=rows.index[target.isna()] + 1,
+                column="stars",
+                check="not missing",
+                value=None,
+            )
+            with ParquetSink(paths.layer("05_model_input") / "rejected.parquet", REJECTED) as sink:
+                sink.write(from_pandas(unlabelled[REJECTED.names], REJECTED))
+        labelled = rows[target.notna()].assign(target=target[target.notna()].astype("int64"))
+        record.stage(
+            "training/label",
+            Counts(read=len(rows), delivered=len(labelled), rejected=len(unlabelled)),
+            clock.seconds["read"] + clock.seconds["label"],
+        )
+        _require_classes(labelled["target"].to_numpy(), "train and judge a model")
+        return labelled.reset_index(drop=True)
+
+    def _weights(self, target: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
+        if self.balance == "none":
+            return None
+        weights: npt.NDArray[np.float64] = compute_sample_weight("balanced", target)
+        return np.sqrt(weights) if self.balance == "sqrt" else weights
+
+    @staticmethod
+    def _save_split(
+        ids: pd.Series, held_out: npt.NDArray[np.bool_], target: npt.NDArray[np.int64], paths: Paths
+    ) -> None:
+        split = pd.DataFrame(
+            {"id": ids, "split": np.where(held_out, "test", "train"), "target": target}
+        )
+        with ParquetSink(paths.layer("05_model_input") / "split.parquet", SPLIT) as sink:
+            sink.write(from_pandas(split, SPLIT))
+
+    @staticmethod
+    def _save_predictions(
+        ids: pd.Series,
+        target: npt.NDArray[np.int64],
+        probabilities: npt.NDArray[np.float64],
+        model: Pipeline,
+        paths: Paths,
+    ) -> None:
+        predicted = pd.DataFrame(
+            probabilities, columns=[f"proba_{label}" for label in LABELS], index=ids.index
+        ).assign(id=ids, target=target, prediction=model.classes_[probabilities.argmax(axis=1)])
+        path = paths.layer("07_model_output") / "test_predictions.parquet"
+        with ParquetSink(path, TEST_PREDICTIONS) as sink:
+            sink.write(from_pandas(predicted, TEST_PREDICTIONS))
+
+    @staticmethod
+    def _report(model: Pipeline, kernel: Kernel, evaluation: Evaluation, paths: Paths) -> None:
+        folder = paths.layer("08_reporting")
+        evaluation.write(folder)
+        confusion_matrix_png(evaluation, folder / "confusion_matrix.png")
+        feature_importance_png(feature_importances(model), folder / "feature_importance.png")
+        pipeline_html(kernel.pipeline, "Feature pipeline", folder / "feature_pipeline.html")
+        pipeline_html(model, "Training pipeline", folder / "training_pipeline.html")
+
+
+def _shares(target: npt.NDArray[np.int64]) -> list[float]:
+    counts = np.bincount(target, minlength=len(LABELS))
+    return [float(share) for share in counts / counts.sum()]
+
+
+def _require_classes(target: npt.NDArray[np.int64], purpose: str) -> None:
+    counts = np.bincount(target, minlength=len(LABELS))
+    if counts.min() < FEWEST_PER_CLASS:
+        found = ", ".join(f"{n} {label}" for n, label in zip(counts, LABELS, strict=True))
+        message = (
+            f"To {purpose}, each class needs at least {FEWEST_PER_CLASS} labelled rows; "
+            f"there are {found}."
+        )
+        raise InputError(message)
+
+
+def write_held_out(held_out: pd.DataFrame, kernel: Kernel, folder: Path) -> Path:
+    """Write the rows that training held out as new messages, their labels gone.
+
+    Parameters
+    ----------
+    held_out : DataFrame
+        As in `Trained`.
+    kernel : Kernel
+        Whose contract the rows meet.
+    folder : Path
+        Where new messages wait.
+
+    Returns
+    -------
+    Path
+        The Parquet file.
+    """
+    schema = typed_schema({name: kernel.fields[name] for name in ["id", *kernel.content]})
+    with ParquetSink(folder / "held_out.parquet", schema) as sink:
+        sink.write(from_pandas(held_out, schema))
+    return sink.path

@@ -1,0 +1,114 @@
+"""The model pipeline: all that learns from other rows, from features to classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import Pipeline
+
+from batch_nlp.schemas import LEAKING, TARGETS
+
+NO_CATEGORY = ("id", "key", "text", "clean_text", "user_id", "business_id", "elite", "categories")
+"""Text columns that name or say something, and do not sort rows into kinds."""
+
+EMBEDDING = "embedding_"
+"""How the names of the embedding's columns begin."""
+
+
+def embedding_columns(X: pd.DataFrame) -> list[str]:
+    """Give the columns of the embedding."""
+    return [str(name) for name in X.columns if str(name).startswith(EMBEDDING)]
+
+
+def numeric_columns(X: pd.DataFrame) -> list[str]:
+    """Give the numeric columns that may be features, the embedding aside."""
+    numeric: list[str] = X.select_dtypes("number").columns.tolist()
+    excluded = {*TARGETS, *LEAKING, *embedding_columns(X)}
+    return [name for name in numeric if name not in excluded]
+
+
+def categorical_columns(X: pd.DataFrame) -> list[str]:
+    """Give the columns whose texts are kinds."""
+    texts: list[str] = X.select_dtypes("str").columns.tolist()
+    return [name for name in texts if name not in NO_CATEGORY]
+
+
+def chain(**steps: BaseEstimator | None) -> Pipeline | str:
+    """Make a pipeline of named steps, those that are None left out.
+
+    Examples
+    --------
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> list(chain(scale=StandardScaler(), reduce=None).named_steps)
+    ['scale']
+    """
+    present = [(name, step) for name, step in steps.items() if step is not None]
+    return Pipeline(present) if present else "passthrough"
+
+
+def ngrams(*, shortest: int = 1, longest: int = 2, **options: Any) -> TfidfVectorizer:
+    """Make a TF-IDF vocabulary of runs of words or characters.
+
+    Parameters
+    ----------
+    shortest, longest : int
+        Words or characters in a run.
+    **options
+        Further parameters of `TfidfVectorizer`.
+
+    Examples
+    --------
+    >>> ngrams(longest=3, min_df=2)
+    TfidfVectorizer(min_df=2, ngram_range=(1, 3))
+    """
+    return TfidfVectorizer(ngram_range=(shortest, longest), **options)
+
+
+def model_pipeline(
+    *,
+    learn: Mapping[str, BaseEstimator | None],
+    numeric: BaseEstimator | str,
+    categorical: BaseEstimator | str,
+    embedding: BaseEstimator | str,
+    select: Mapping[str, BaseEstimator | None],
+    classifier: BaseEstimator,
+) -> Pipeline:
+    """Put the steps that learn together.
+
+    Parameters
+    ----------
+    learn : mapping of str to transformer
+        Steps that add columns: frequencies, levels, group means, scores of the text.
+    numeric, categorical, embedding : transformer or "passthrough" or "drop"
+        What becomes of each kind of column; any other column ends here.
+    select : mapping of str to transformer
+        Steps that drop columns.
+    classifier : classifier
+        Last step, named ``classifier``.
+
+    Returns
+    -------
+    Pipeline
+        Unfitted; frames between its steps.
+    """
+    encode = ColumnTransformer(
+        [
+            ("numeric", numeric, numeric_columns),
+            ("categorical", categorical, categorical_columns),
+            ("embedding", embedding, embedding_columns),
+        ],
+        verbose_feature_names_out=False,
+        sparse_threshold=0,
+    )
+    steps: list[tuple[str, Any]] = [
+        *((name, step) for name, step in learn.items() if step is not None),
+        ("encode", encode),
+        *((name, step) for name, step in select.items() if step is not None),
+        ("classifier", classifier),
+    ]
+    return Pipeline(steps).set_output(transform="pandas")

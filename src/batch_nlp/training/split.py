@@ -1,0 +1,87 @@
+"""Which rows train the model and which judge it; a text is never on both sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+
+from batch_nlp.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Hold some rows out.
+
+    Parameters
+    ----------
+    by : {"auto", "time", "stratified"}, default="auto"
+        ``time`` holds the newest rows out; ``stratified`` a random share with the same class
+        shares; ``auto`` is ``time`` where every row has a date.
+    test_share : float, default=0.2
+        Share held out, between 0 and 0.5.
+    seed : int, default=0
+        Of the random share.
+    """
+
+    by: Literal["auto", "time", "stratified"] = "auto"
+    test_share: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test_share <= 0.5:
+            message = (
+                f"training.split.test_share must be above 0 and at most 0.5, got {self.test_share}."
+            )
+            raise InputError(message)
+
+    def method(self, dates: pd.Series) -> Literal["time", "stratified"]:
+        """Tell what ``auto`` comes to for rows of these dates."""
+        if self.by == "auto":
+            return "time" if dates.notna().all() else "stratified"
+        return self.by
+
+    def held_out(
+        self, dates: pd.Series, texts: pd.Series, classes: npt.ArrayLike
+    ) -> npt.NDArray[np.bool_]:
+        """Tell which rows are held out.
+
+        Parameters
+        ----------
+        dates : Series of datetime64 of shape (n_rows,)
+            When each message was written.
+        texts : Series of str of shape (n_rows,)
+            Rows with the same text stay together: with `time`, a text that is among the newest
+            is held out in all its rows.
+        classes : array-like of shape (n_rows,)
+            The class of each row.
+
+        Returns
+        -------
+        ndarray of bool of shape (n_rows,)
+
+        Raises
+        ------
+        InputError
+            If rows are split by time and one has no date.
+        """
+        groups = pd.factorize(texts)[0]
+        if self.method(dates) == "stratified":
+            folds = StratifiedGroupKFold(
+                n_splits=round(1 / self.test_share), shuffle=True, random_state=self.seed
+            )
+            _, test = next(folds.split(groups, classes, groups))
+            return np.isin(np.arange(len(groups)), test)
+        if dates.isna().any():
+            message = (
+                f"training.split.by=time needs a date in every row; {int(dates.isna().sum())} of "
+                f"{len(dates)} have none. Use training.split.by=stratified."
+            )
+            raise InputError(message)
+        order = np.argsort(dates.to_numpy(), kind="stable")
+        newest = order[len(order) - round(len(order) * self.test_share) :]
+        return np.isin(groups, groups[newest])

@@ -1,0 +1,133 @@
+"""Class scores of a model of its own, cross-fitted so that the next model can learn from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, clone
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+
+from batch_nlp.transformers.base import LearningStep
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class OutOfFoldScores(LearningStep):
+    """Add the class probabilities that a classifier of one text column gives.
+
+    On the training rows a probability comes from a classifier that has not seen the row, so
+    that the next model learns how far it can trust the scores; on other rows it comes from the
+    classifier fitted on all training rows. `fit_transform` therefore differs from
+    ``fit().transform()`` by design, as it does in scikit-learn's `TargetEncoder`; this is the
+    first level of stacked generalization (Wolpert 1992, Neural Networks 5:241-259).
+
+    Parameters
+    ----------
+    estimator : classifier
+        Takes texts, gives `predict_proba`; cloned before it is fitted.
+    column : str, default="clean_text"
+        Column of texts; a missing one counts as empty.
+    prefix : str, default="text_score"
+        The added float columns are ``<prefix>_<class>``.
+    cv : int, default=5
+        Folds; rows with the same text are in the same fold.
+    seed : int, default=0
+        Of the shuffle before the folds are cut.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        Fitted on all training rows.
+    classes_ : ndarray of shape (n_classes,)
+        Classes of the added columns, in order.
+
+    Examples
+    --------
+    >>> from sklearn.feature_extraction.text import CountVectorizer
+    >>> from sklearn.naive_bayes import MultinomialNB
+    >>> from sklearn.pipeline import make_pipeline
+    >>> rows = pd.DataFrame({"clean_text": ["good", "so good", "bad", "so bad"]})
+    >>> step = OutOfFoldScores(estimator=make_pipeline(CountVectorizer(), MultinomialNB()), cv=2)
+    >>> step.fit(rows, [2, 2, 0, 0]).transform(rows)["text_score_2"].round(2).tolist()
+    [0.75, 0.75, 0.25, 0.25]
+    """
+
+    def __init__(
+        self,
+        *,
+        estimator: BaseEstimator,
+        column: str = "clean_text",
+        prefix: str = "text_score",
+        cv: int = 5,
+        seed: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.column = column
+        self.prefix = prefix
+        self.cv = cv
+        self.seed = seed
+
+    def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
+        """Fit the classifier on all training rows.
+
+        Parameters
+        ----------
+        X : pandas.DataFrame of shape (n_rows, n_columns)
+            With the column of texts.
+        y : array-like of shape (n_rows,)
+            Classes.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If `y` is None, there is no row, or the column is missing.
+        """
+        if y is None:
+            raise ValueError("OutOfFoldScores needs y, the class of each row; got None.")
+        self._y = np.asarray(y)
+        try:
+            return super().fit(X)
+        finally:
+            del self._y
+
+    def fit_transform(self, X: pd.DataFrame, y: Any = None, **_: Any) -> pd.DataFrame:
+        """Fit, and score each training row by a classifier that has not seen its text."""
+        self.fit(X, y)
+        texts = self._texts(X)
+        folds = StratifiedGroupKFold(n_splits=self.cv, shuffle=True, random_state=self.seed)
+        scores = cross_val_predict(
+            clone(self.estimator),
+            texts,
+            np.asarray(y),
+            groups=pd.factorize(texts)[0],
+            cv=folds,
+            method="predict_proba",
+        )
+        added = pd.DataFrame(scores, index=X.index, columns=list(self._columns_added()))
+        return pd.concat([X, added], axis="columns")
+
+    def _learn(self, X: pd.DataFrame) -> None:
+        self.estimator_ = clone(self.estimator).fit(self._texts(X), self._y)
+        self.classes_ = self.estimator_.classes_
+
+    def _texts(self, X: pd.DataFrame) -> Any:
+        return X[self.column].fillna("").to_numpy(dtype=object)
+
+    def _columns_needed(self) -> Sequence[str]:
+        return [self.column]
+
+    def _columns_added(self) -> Sequence[str]:
+        return [f"{self.prefix}_{name}" for name in self.classes_]
+
+    def _derive(self, X: pd.DataFrame) -> Mapping[str, Any]:
+        if X.empty:
+            return {name: np.empty(0) for name in self._columns_added()}
+        scores = self.estimator_.predict_proba(self._texts(X))
+        return dict(zip(self._columns_added(), scores.T, strict=True))

@@ -1,0 +1,19 @@
+"""Run a pipeline: ``python start_batch_nlp.py pipeline=inference``; ``--help`` says the rest."""
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+# Before any import: threads that spin while they wait slow a busy machine down, and Hydra
+# then raises its errors instead of printing them over many lines.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("BATCH_NLP_ROOT", str(HERE))
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+
+from batch_nlp.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main(HERE / "conf"))
