@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 from omegaconf import DictConfig, OmegaConf
@@ -26,7 +26,9 @@ from batch_nlp.rows.extract import Engine
 from batch_nlp.settings import ModelChoice, Paths, PipelineChoice, build, plain
 from batch_nlp.store import read_manifest
 from batch_nlp.tables import write_text
-from batch_nlp.training.job import Trained, TrainingJob, write_held_out
+
+if TYPE_CHECKING:  # built from the configuration, and only where it trains
+    from batch_nlp.training.job import Trained, TrainingJob
 
 OUTSIDE_BAND = 3
 """Exit status when predictions were delivered and a class is outside its band."""
@@ -213,8 +215,7 @@ class _Run:
         return job
 
     def _hold_back(self, trained: Trained) -> None:
-        folder = self.paths.layer("09_inference") / "new"
-        path = write_held_out(trained.held_out, _kernel_of(self.registry.load()), folder)
+        path = trained.hold_back(self.paths.layer("09_inference") / "new")
         logger.info("Held back {:,} messages as new ones: {}", len(trained.held_out), path)
 
     def _conclude(self, verdict: ShareVerdict) -> int:

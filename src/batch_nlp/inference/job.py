@@ -113,6 +113,9 @@ class InferenceJob:
                     counts += np.bincount(predicted["prediction"], minlength=len(LABELS))
         stream.report(record, "inference")
         stream.require_some(rejected)
+        if not self.csv:
+            # One of an earlier run would not go with the Parquet file.
+            (folder / "predictions.csv").unlink(missing_ok=True)
         scored = int(counts.sum())
         usage = store.usage
         record.stage(

@@ -14,6 +14,7 @@ import pyarrow as pa
 from loguru import logger
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
+from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.class_weight import compute_sample_weight
 
 from batch_nlp.artifact import Artifact, Registry
@@ -64,11 +65,33 @@ class Trained:
         On the rows held out.
     held_out : DataFrame
         Those rows as they entered the feature pipeline: ``id`` and content, no labels.
+    kernel : Kernel
+        That feature pipeline.
     """
 
     version: str
     evaluation: Evaluation
     held_out: pd.DataFrame
+    kernel: Kernel
+
+    def hold_back(self, folder: Path) -> Path:
+        """Write the rows that were held out as new messages, their labels gone.
+
+        Parameters
+        ----------
+        folder : Path
+            Where new messages wait.
+
+        Returns
+        -------
+        Path
+            The Parquet file.
+        """
+        names = ["id", *self.kernel.content]
+        schema = typed_schema({name: self.kernel.fields[name] for name in names})
+        with ParquetSink(folder / "held_out.parquet", schema) as sink:
+            sink.write(from_pandas(self.held_out, schema))
+        return sink.path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,11 +197,7 @@ class TrainingJob:
         model = clone(like.model_pipeline if like is not None else self.model)
         inputs = rows.drop(columns=["id", "key", "stars", "label"])
         with clock.step("fit"):
-            model.fit(
-                inputs[~held_out],
-                target[~held_out],
-                classifier__sample_weight=self._weights(target[~held_out]),
-            )
+            self._fit(model, inputs[~held_out], target[~held_out])
         trained = int((~held_out).sum())
         record.stage("training/fit", Counts(read=trained, delivered=trained), clock.seconds["fit"])
         with clock.step("evaluate"):
@@ -237,6 +256,7 @@ class TrainingJob:
             version=version,
             evaluation=evaluation,
             held_out=rows.loc[held_out, ["id", *kernel.content]].reset_index(drop=True),
+            kernel=kernel,
         )
 
     def _labelled(
@@ -262,6 +282,13 @@ class TrainingJob:
         )
         _require_classes(labelled["target"].to_numpy(), "train and judge a model")
         return labelled.reset_index(drop=True)
+
+    def _fit(self, model: Pipeline, rows: pd.DataFrame, target: npt.NDArray[np.int64]) -> None:
+        try:
+            model.fit(rows, target, classifier__sample_weight=self._weights(target))
+        except InvalidParameterError as error:
+            message = f"training.model or classifier: {error}"
+            raise InputError(message) from error
 
     def _weights(self, target: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
         if self.balance == "none":
@@ -318,26 +345,3 @@ def _require_classes(target: npt.NDArray[np.int64], purpose: str) -> None:
             f"there are {found}."
         )
         raise InputError(message)
-
-
-def write_held_out(held_out: pd.DataFrame, kernel: Kernel, folder: Path) -> Path:
-    """Write the rows that training held out as new messages, their labels gone.
-
-    Parameters
-    ----------
-    held_out : DataFrame
-        As in `Trained`.
-    kernel : Kernel
-        Whose contract the rows meet.
-    folder : Path
-        Where new messages wait.
-
-    Returns
-    -------
-    Path
-        The Parquet file.
-    """
-    schema = typed_schema({name: kernel.fields[name] for name in ["id", *kernel.content]})
-    with ParquetSink(folder / "held_out.parquet", schema) as sink:
-        sink.write(from_pandas(held_out, schema))
-    return sink.path
