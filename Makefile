@@ -66,6 +66,6 @@ sample: $(VENV)/.installed ## make the committed sample of features again
 	mkdir -p data/04_feature/sample
 	cp -R build/sample/data/04_feature/. data/04_feature/sample
 
-clean: ## remove the environment and everything that runs have made
+clean: ## remove the environment, caches and build outputs; data and models stay
 	rm -rf $(VENV) .uv build dist coverage.xml .coverage .pytest_cache .mypy_cache .ruff_cache outputs
-	git clean -fdXq data models
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

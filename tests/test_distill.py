@@ -98,7 +98,7 @@ def test_a_missing_extra_is_told_with_its_remedy(
 @needs_extra
 def test_a_distilled_model_is_whole(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "models" / "tiny"
-    partial = output.with_name(".tiny.partial")
+    partial = output.with_name(".tiny.tmp")
     partial.mkdir(parents=True)
     (partial / "left").touch()
     done = Distillation(

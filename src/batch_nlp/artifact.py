@@ -15,15 +15,12 @@ import hashlib
 import io
 import json
 import math
-import os
 import platform
 import re
 import secrets
-import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -36,7 +33,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.pipeline import Pipeline
 
 from batch_nlp.errors import ArtifactError, InputError
-from batch_nlp.tables import write_json, write_text
+from batch_nlp.tables import atomic_folder, digest, write_json, write_text
 
 FEATURE_FILE = "feature_pipeline.joblib"
 MODEL_FILE = "model_pipeline.joblib"
@@ -182,7 +179,7 @@ class Registry:
         now = datetime.now(UTC)
         version = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
         final = self.folder / version
-        with _complete_folder(final) as beside:
+        with atomic_folder(final) as beside:
             model, booster = _without_booster(artifact.model_pipeline)
             joblib.dump(artifact.feature_pipeline, beside / FEATURE_FILE)
             joblib.dump(model, beside / MODEL_FILE)
@@ -308,7 +305,7 @@ def card_digest(card: Mapping[str, Any]) -> str:
     True
     """
     content = {key: value for key, value in card.items() if key != "sha256"}
-    return _digest(json.dumps(content, sort_keys=True).encode())
+    return digest(content)
 
 
 def _digest(content: bytes) -> str:
@@ -330,29 +327,6 @@ def _plain(value: Any) -> Any:
             return value
         case _:
             return str(value)
-
-
-@contextmanager
-def _complete_folder(final: Path) -> Iterator[Path]:
-    """Give a folder to fill; it takes its final name, flushed to disk, when the block succeeds."""
-    beside = final.with_name(f".{final.name}.tmp")
-    beside.mkdir(parents=True)
-    try:
-        yield beside
-        for path in (*beside.iterdir(), beside):
-            _flush_to_disk(path)
-        beside.rename(final)
-        _flush_to_disk(final.parent)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _without_booster(model: Any) -> tuple[Any, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import hydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from batch_nlp.errors import InputError
 
@@ -30,10 +32,13 @@ def main(config_folder: Path) -> int:
         0 done, 1 failed, 2 bad configuration or input, 3 predictions delivered but a class
         outside its band, 130 interrupted. A multirun gives the highest of its runs.
     """
+    started = False
     statuses: list[int] = []
 
     @hydra.main(version_base="1.3", config_path=str(config_folder), config_name="config")
     def task(config: DictConfig) -> int:
+        nonlocal started
+        started = True
         from batch_nlp.run import run  # noqa: PLC0415  --help need not wait for the libraries
 
         statuses.append(run(config))
@@ -41,7 +46,9 @@ def main(config_folder: Path) -> int:
 
     try:
         task()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if started:
+            raise
         _complain(_one_line(error))
         return InputError.exit_status
     except KeyboardInterrupt:
@@ -51,16 +58,25 @@ def main(config_folder: Path) -> int:
 
 
 def _one_line(error: Exception) -> str:
-    """Give the telling parts of a configuration error in one line."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    noise = ("object_type=", "reference_type=", "full_key: ", "Set the environment variable")
-    told = [line for line in lines if line and not line.startswith(noise)]
+    """Say in one line what is wrong with the command line."""
     cause = error.__cause__
-    if cause is not None and not isinstance(error, OmegaConfBaseException):
-        first = str(cause).strip().split("\n", maxsplit=1)[0]
-        if first and first not in told:
-            told.append(first)
-    return " ".join(told)
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        parent, _, _ = str(cause.full_key).rpartition(".")
+        return _unknown(str(cause.full_key), parent, getattr(cause.parent_node, "keys", list)())
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return _unknown(f"{group}={option}", group, error.options)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, OverrideParseException):
+        why = next(line for line in lines if not line.startswith("Error parsing override"))
+        quoted = "with a value of special characters in quotes, as in \"key='a b(c)'\""
+        return f"{error.override!r} cannot be read ({why}): write key=value, {quoted}."
+    return " ".join(lines)
+
+
+def _unknown(name: str, parent: str, known: Iterable[Any]) -> str:
+    names = ", ".join(str(each) for each in known if each not in {"_target_", "hydra"})
+    return f"{name} is unknown; {parent or 'the configuration'} takes {names or 'no keys'}."
 
 
 def _complain(message: str) -> None:

@@ -20,6 +20,7 @@ from batch_nlp.embedders import (
     sentence_folder,
 )
 from batch_nlp.errors import InputError
+from batch_nlp.tables import atomic_folder
 
 ENGLISH = r"\[unused\d+\]|(##)?[^\x00-\u024f\u2000-\u2bff]+$"
 """Tokens that a model for English can do without: placeholders, and those in other scripts."""
@@ -94,15 +95,8 @@ class Distillation:
         self._check()
         require_extra("torch", "transformers", "skeletoken", needed_by="Distillation")
         output = Path(self.output)
-        partial = output.with_name(f".{output.name}.partial")
-        # What a run that was killed has left.
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            self._write(partial)
-            partial.replace(output)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with atomic_folder(output) as beside:
+            self._write(beside)
         return output
 
     def _check(self) -> None:

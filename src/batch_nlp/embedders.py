@@ -8,7 +8,6 @@ the start quick.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -27,6 +26,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from batch_nlp.errors import ArtifactError, InputError
+from batch_nlp.tables import digest, file_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -482,8 +482,7 @@ def check_positive(owner: object, name: str, *, or_null: bool = False) -> None:
 
 
 def _fingerprint(kind: str, digests: Mapping[str, str], **parameters: object) -> str:
-    parts = {"kind": kind, "files": dict(digests), "parameters": parameters}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return digest({"kind": kind, "files": dict(digests), "parameters": parameters})
 
 
 def file_digests(folder: Path) -> dict[str, str]:
@@ -504,16 +503,11 @@ def file_digests(folder: Path) -> dict[str, str]:
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
     return {
-        name: _sha256(folder / name)
+        name: file_digest(folder / name)
         for name in names
         if any(fnmatch(name, pattern) for pattern in _MODEL_FILES)
         and not any(fnmatch(name, pattern) for pattern in _LEFT_OUT)
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @lru_cache(maxsize=8)
@@ -530,12 +524,12 @@ def _digests(folder: Path) -> Mapping[str, str]:
 
 
 def _check_digests(folder: Path, stated: Mapping[str, str], found: Mapping[str, str]) -> None:
-    for name, digest in stated.items():
+    for name, expected in stated.items():
         if name not in found:
             raise ArtifactError(f"The model is damaged: {folder / name} is missing.")
-        if found[name] != digest:
+        if found[name] != expected:
             raise ArtifactError(
-                f"The model is damaged: {folder / name} must have the SHA-256 {digest}; "
+                f"The model is damaged: {folder / name} must have the SHA-256 {expected}; "
                 f"it has {found[name]}."
             )
 

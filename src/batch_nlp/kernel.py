@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,7 +17,8 @@ from batch_nlp.errors import InputError
 from batch_nlp.logs import Clock
 from batch_nlp.rows.validate import FAILURE_COLUMNS, Verdict, validate
 from batch_nlp.schemas import TARGETS, Field, Kind, typed_schema
-from batch_nlp.tables import from_pandas
+from batch_nlp.tables import digest, from_pandas
+from batch_nlp.transformers.base import MissingColumnError
 from batch_nlp.transformers.embedding import TextEmbedder
 
 NOT_CONTENT = ("id", *TARGETS)
@@ -91,7 +90,8 @@ class Kernel:
             [*self.schema, ("vector", vector_type(self.n_dims)), ("failures", FAILURES)]
         )
         whole = features.reindex(frame.index).assign(failures=pd.Series(cases, dtype="object"))
-        return from_pandas(whole, schema).combine_chunks().to_batches()[0]
+        columns = [column.combine_chunks() for column in from_pandas(whole, schema).columns]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
 
     def check(self, frame: pd.DataFrame) -> Verdict:
         """Hold untyped rows against the contract (see `validate`)."""
@@ -140,15 +140,30 @@ class Kernel:
         Raises
         ------
         InputError
-            If a step makes a column that the rows already have.
+            If a step makes a column that the rows already have, or needs one that no step
+            before it makes.
         """
-        empty = typed_schema(self.fields).empty_table().to_pandas()
-        derived = self.derive(empty)
-        doubled = derived.columns[derived.columns.duplicated()].tolist()
-        if doubled:
-            message = f"The columns {doubled} of the data set have names that features have too."
-            raise InputError(message)
         own = {name: self.fields[name] for name in self.content}
+        try:
+            derived = self.derive(typed_schema(own).empty_table().to_pandas())
+        except MissingColumnError as error:
+            message = f"feature.steps: {error}"
+            raise InputError(message) from error
+        if self.embedder.column not in derived:
+            message = (
+                f"feature.steps.{self._embed_name} needs the column {self.embedder.column!r}, "
+                "which no step before it makes."
+            )
+            raise InputError(message)
+        for name, step in self.pipeline.steps:
+            # What a step adds to no columns is what it makes itself.
+            taken = sorted(own.keys() & set(step.get_feature_names_out([])))
+            if taken:
+                message = (
+                    f"feature.steps.{name} makes the columns {taken}, which the data set brings "
+                    "too: rename them there."
+                )
+                raise InputError(message)
         made = [name for name in derived.columns if name not in own]
         return pa.schema(
             [*typed_schema(own), *pa.Schema.from_pandas(derived[made], preserve_index=False)]
@@ -183,22 +198,10 @@ def vector_type(n_dims: int) -> pa.DataType:
     return pa.list_(pa.float32(), n_dims)
 
 
-def digest(content: Mapping[str, Any]) -> str:
-    """Give the SHA-256 of plain data, whatever the order of its keys.
-
-    Examples
-    --------
-    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    True
-    """
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def fields_to_json(fields: Mapping[str, Field]) -> dict[str, dict[str, Any]]:
     """Write a contract as plain data."""
     return {
-        name: {"kind": str(field.kind), "required": field.required}
+        name: {"kind": str(field.kind), "required": field.required, "named": field.named}
         for name, field in fields.items()
     }
 
@@ -213,6 +216,8 @@ def fields_from_json(plain: Mapping[str, Mapping[str, Any]]) -> dict[str, Field]
     True
     """
     return {
-        name: Field(Kind(field["kind"]), required=bool(field["required"]))
+        name: Field(
+            Kind(field["kind"]), required=bool(field["required"]), named=bool(field.get("named"))
+        )
         for name, field in plain.items()
     }

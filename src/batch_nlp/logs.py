@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from loguru import logger
 from tqdm import tqdm
@@ -25,13 +25,13 @@ class Logs:
 
     Parameters
     ----------
-    level : str, default="INFO"
+    level : {"TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"}, default="INFO"
         Least severe level shown on the terminal; the run's file has everything.
     every : float, default=30
         Seconds between two lines of progress where the output is no terminal.
     """
 
-    level: str = "INFO"
+    level: Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     every: float = 30.0
 
     def set_up(self) -> None:

@@ -6,6 +6,7 @@ they need.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +19,14 @@ from batch_nlp.errors import BatchNlpError, GateError, InputError
 from batch_nlp.feature.job import FeatureJob
 from batch_nlp.inference.job import InferenceJob
 from batch_nlp.inference.shares import ShareVerdict
-from batch_nlp.kernel import Kernel, digest, fields_from_json
+from batch_nlp.kernel import Kernel, fields_from_json
 from batch_nlp.logs import Logs
 from batch_nlp.records import RunRecord
 from batch_nlp.rows.datasets import Dataset, HeldOutDataset
 from batch_nlp.rows.extract import Engine
-from batch_nlp.settings import ModelChoice, Paths, PipelineChoice, build, plain
+from batch_nlp.settings import ModelChoice, Paths, PipelineChoice, build, plain, verify
 from batch_nlp.store import read_manifest
-from batch_nlp.tables import write_text
+from batch_nlp.tables import digest, write_text
 
 if TYPE_CHECKING:  # built from the configuration, and only where it trains
     from batch_nlp.training.job import Trained, TrainingJob
@@ -53,7 +54,9 @@ def run(config: DictConfig) -> int:
     KeyboardInterrupt
         When interrupted, after the record is written.
     """
+    Logs().set_up()
     try:
+        verify(config)
         logs: Logs = build(config.logs, "logs")
         logs.set_up()
         paths: Paths = build(config.paths, "paths")
@@ -73,22 +76,27 @@ def run(config: DictConfig) -> int:
         logger.error("Cannot write under paths.root={}: {}.", config.paths.root, error)
         return InputError.exit_status
     with logs.to_file(record.path / "run.log"):
-        return _recorded(_Run(config, choice, paths, logs, record, config_text))
+        return _recorded(
+            record, lambda: _Run(config, choice, paths, logs, record, config_text).run()
+        )
 
 
-def _recorded(running: _Run) -> int:
-    """Run, and turn whatever happens into a line, a record and an exit status."""
-    record = running.record
+def _recorded(record: RunRecord, work: Callable[[], int]) -> int:
+    """Do the work, and turn whatever happens into a line, a record and an exit status."""
     try:
-        status = running.run()
+        status = work()
     except BatchNlpError as error:
+        logger.bind(only="file").opt(exception=True).debug("Where it failed")
         logger.error(str(error))
         record.write(exit_status=error.exit_status, error=str(error))
         return error.exit_status
     except KeyboardInterrupt:
         record.write(exit_status=130, error="interrupted")
         raise
-    except Exception as error:  # noqa: BLE001  the outermost frame: told in one line, kept in the log
+    except Exception as error:
+        if str(error) == "Query interrupted":  # what Ctrl-C is within DuckDB
+            record.write(exit_status=130, error="interrupted")
+            raise KeyboardInterrupt from error
         line = f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0]
         where = record.path / "run.log"
         logger.bind(only="file").exception("Unexpected failure")
@@ -120,18 +128,18 @@ class _Run:
 
     def run(self) -> int:
         verdict: ShareVerdict | None = None
-        trained: Trained | None = None
+        # What is wrong with the last stage is told before the first one runs.
+        for stage in self.choice.stages:
+            build(self.config[stage], stage)
         for stage in self.choice.stages:
             if stage == "feature":
                 self.feature()
             elif stage == "training":
-                trained = self.training()
+                self._hold_back(self.training())
             elif stage == "inference":
                 verdict = self.inference()
             else:
                 self.distill()
-            if stage == "training" and trained and "inference" in self.choice.stages:
-                self._hold_back(trained)
         return self._conclude(verdict) if verdict is not None else 0
 
     def feature(self, kernel: Kernel | None = None) -> None:
@@ -155,7 +163,8 @@ class _Run:
     def training(self, like: Artifact | None = None) -> Trained:
         """Train on what the store delivers; with a model in use, in just its way."""
         job: TrainingJob = build(self.config.training, "training")
-        store = Path(job.features) if job.features else self.store
+        # A retraining learns from what was just extracted.
+        store = Path(job.features) if job.features and like is None else self.store
         manifest = read_manifest(store)
         feature_job = self._feature_job(manifest.steps)
         kernel = feature_job.kernel(fields_from_json(manifest.fields), manifest.steps)
@@ -189,7 +198,7 @@ class _Run:
             if not any(new.glob("*.parquet")):
                 message = (
                     "inference.source must name the new messages: it is not set, and no "
-                    f"pipeline=full has held any back in {new}."
+                    f"training has held any back in {new}."
                 )
                 raise InputError(message)
             source = HeldOutDataset(path=str(new / "*.parquet")).source(None, kernel.fields)

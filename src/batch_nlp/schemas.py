@@ -58,10 +58,14 @@ class Field:
         What its text must be.
     required : bool, default=False
         Whether a missing value rejects the row.
+    named : bool, default=False
+        Whether the configuration names it as a feature, and the program does not look for it
+        by itself.
     """
 
     kind: Kind
     required: bool = False
+    named: bool = False
 
 
 USER_FIELDS: dict[str, Field] = {
@@ -182,6 +186,8 @@ def _numbers(texts: pd.Series) -> pd.Series:
 
 
 def _dates(texts: pd.Series) -> pd.Series:
+    # pandas takes "now" and "today" for dates, and they would change with the clock.
+    texts = texts.where(texts.str.match(r"\d"))
     dates = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
     return dates.dt.tz_localize(None).astype("datetime64[us]")
 

@@ -14,12 +14,46 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
 
 from batch_nlp.errors import BatchNlpError, InputError
 
 TRUSTED = ("batch_nlp.", "sklearn.", "xgboost.")
 """Where a ``_target_`` may come from: naming one runs its code."""
+
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """The parts of the whole configuration.
+
+    Parameters
+    ----------
+    seed : int
+        Of everything random.
+    model, sample, paths, logs, engine, dataset, embedder, classifier : mapping
+        What is built, by its ``_target_``.
+    feature, training, inference, pipeline, distill : mapping
+        The same.
+    """
+
+    seed: int
+    model: Mapping[str, Any]
+    sample: Mapping[str, Any]
+    paths: Mapping[str, Any]
+    logs: Mapping[str, Any]
+    engine: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    embedder: Mapping[str, Any]
+    classifier: Mapping[str, Any]
+    feature: Mapping[str, Any]
+    training: Mapping[str, Any]
+    inference: Mapping[str, Any]
+    pipeline: Mapping[str, Any]
+    distill: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +67,11 @@ class Paths:
     """
 
     root: str
+
+    def __post_init__(self) -> None:
+        if not self.root.strip():
+            message = "paths.root must name a folder, got ''."
+            raise InputError(message)
 
     @cached_property
     def data(self) -> Path:
@@ -84,6 +123,36 @@ class ModelChoice:
     name: str = "sentiment"
 
 
+def verify(config: DictConfig) -> None:
+    """Hold a whole configuration against all the constructors that it names; build nothing.
+
+    So that a mistake in the last stage is told before the first one runs.
+
+    Parameters
+    ----------
+    config : DictConfig
+        With the parts of `Configuration`.
+
+    Raises
+    ------
+    InputError
+        As `build`, or if a part is missing.
+
+    Examples
+    --------
+    >>> verify(OmegaConf.create({"sede": 7}))
+    Traceback (most recent call last):
+    batch_nlp.errors.InputError: sede is unknown; the configuration takes seed, model, sample, \
+paths, logs, engine, dataset, embedder, classifier, feature, training, inference, pipeline, distill.
+    """
+    parts = plain(config)
+    _verify({"_target_": f"{__name__}.{Configuration.__name__}", **parts}, "")
+    for name in inspect.signature(Configuration).parameters:
+        if parts.get(name) is None:
+            message = f"{name} is missing from the configuration."
+            raise InputError(message)
+
+
 def build(config: Any, key: str) -> Any:
     """Make the object that a part of the configuration describes.
 
@@ -113,16 +182,18 @@ def build(config: Any, key: str) -> Any:
     """
     if config is None:
         return None
-    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
-    _verify(plain, key)
+    node = plain(config) if OmegaConf.is_config(config) else config
+    _verify(node, key)
     try:
-        return instantiate(OmegaConf.create(plain), _convert_="all")
+        return instantiate(OmegaConf.create(node), _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, BatchNlpError):
             raise cause from error
         reason = str(cause or error).split("\n", maxsplit=1)[0]
-        message = f"{key} cannot be built: {reason}"
+        # Hydra says last where inside `config` it was.
+        _, _, place = str(error).partition("\nfull_key: ")
+        message = f"{_dotted(key, place.strip())} cannot be built: {reason}"
         raise InputError(message) from error
 
 
@@ -135,7 +206,7 @@ def _verify(node: Any, key: str) -> None:
     if "_target_" in node:
         _verify_call(node, key)
     for name, each in node.items():
-        _verify(each, f"{key}.{name}")
+        _verify(each, _dotted(key, name))
 
 
 def _verify_call(node: Mapping[str, Any], key: str) -> None:
@@ -145,38 +216,60 @@ def _verify_call(node: Mapping[str, Any], key: str) -> None:
         raise InputError(message)
     try:
         made = get_object(target)
-    except Exception as error:
+    except (ImportError, ValueError) as error:
         message = f"{key}._target_: there is no {target!r}."
         raise InputError(message) from error
     own = {name: value for name, value in node.items() if not name.startswith("_")}
-    parameters = inspect.signature(made).parameters
-    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
-        return
+    takes, closed = _parameters(made)
     for name in own:
-        if name not in parameters:
-            message = f"{key}.{name} is unknown; {key} takes {', '.join(parameters)}."
+        if closed and name not in takes:
+            known = f"{key or 'the configuration'} takes {', '.join(takes)}"
+            message = f"{_dotted(key, name)} is unknown; {known}."
             raise InputError(message)
-    if target.startswith("batch_nlp."):
-        _verify_types(made, own, key)
+    if target.startswith(("batch_nlp.", "xgboost.")):
+        _verify_types(takes, own, key)
 
 
-def _verify_types(made: Callable[..., Any], values: Mapping[str, Any], key: str) -> None:
-    """Hold values against the constructor's annotations; what is built from a node is its own."""
-    own = made.__init__ if inspect.isclass(made) else made
-    # Modules may import the abstract collections for the type checker alone.
-    hints = typing.get_type_hints(own, localns=vars(collections.abc))
+def _dotted(*names: object) -> str:
+    return ".".join(str(name) for name in names if name != "")
+
+
+def _parameters(made: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
+    """Give the annotations of what `made` takes by name, and whether it takes nothing else."""
+    takes: dict[str, Any] = {}
+    # A class that passes further keywords on takes what its base takes.
+    inits = (
+        [vars(each)["__init__"] for each in inspect.getmro(made) if "__init__" in vars(each)]
+        if inspect.isclass(made)
+        else [made]
+    )
+    for init in inits:
+        # Modules may import the abstract collections for the type checker alone.
+        hints = typing.get_type_hints(init, localns=vars(collections.abc))
+        parameters = inspect.signature(init).parameters
+        for name, each in parameters.items():
+            if name != "self" and each.kind not in _ANY:
+                takes.setdefault(name, hints.get(name, Any))
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+            return takes, True
+    return takes, inspect.isclass(made)
+
+
+def _verify_types(hints: Mapping[str, Any], values: Mapping[str, Any], key: str) -> None:
+    """Hold values against annotations; what is built from a node is its own."""
     for name, value in values.items():
         if name not in hints or _builds(value):
             continue
         try:
             adapter = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
             adapter.validate_python(value)
-        except PydanticUserError:
+        except (PydanticUserError, SchemaError):  # a type that values cannot be held against
             continue
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join([key, name, *map(str, first["loc"])])
-            message = f"{where}: {first['msg'].lower()}; got {first['input']!r}."
+            where = _dotted(key, name, *first["loc"])
+            must = first["msg"][0].lower() + first["msg"][1:]
+            message = f"{where}: {must}; got {first['input']!r}."
             raise InputError(message) from error
 
 
@@ -187,5 +280,16 @@ def _builds(value: Any) -> bool:
 
 
 def plain(config: DictConfig | ListConfig) -> Any:
-    """Give a configuration as plain data, every interpolation resolved."""
-    return OmegaConf.to_container(config, resolve=True)
+    """Give a configuration as plain data, every interpolation resolved.
+
+    Raises
+    ------
+    InputError
+        If an interpolation leads nowhere.
+    """
+    try:
+        return OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        message = f"{error.full_key}: {reason}."
+        raise InputError(message) from error

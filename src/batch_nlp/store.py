@@ -219,10 +219,11 @@ class FeatureStore:
         """
         snapshot = pq.read_table(self.folder / manifest.snapshot).to_pandas()
         if len(snapshot) > newest:
-            dates = pd.concat(
+            found = pd.concat(
                 self._rows.take(chunk["key"].to_numpy(), self._db, columns=["key", "date"])
                 for chunk in _chunks(snapshot, batch_rows)
-            ).set_index("key")["date"]
+            )
+            dates = found.drop_duplicates("key").set_index("key")["date"]
             order = snapshot["key"].map(dates) if manifest.dated else snapshot.index.to_series()
             snapshot = snapshot.loc[order.sort_values(kind="stable").index[-newest:].sort_values()]
         for chunk in _chunks(snapshot, batch_rows):

@@ -8,10 +8,11 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
@@ -83,6 +84,34 @@ def _flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to fill, and put it in place only when the block succeeds.
+
+    Parameters
+    ----------
+    path : Path
+        Final name, not taken yet or an empty folder.
+
+    Yields
+    ------
+    Path
+        A new folder beside it, flushed to disk and renamed when the block ends, and removed
+        when the block raises. What a killed run left under that name is removed first.
+    """
+    beside = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        for inside in (*beside.rglob("*"), beside):
+            _flush_to_disk(inside)
+        beside.replace(path)
+        _flush_to_disk(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     with atomic_path(path) as beside:
@@ -99,6 +128,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """Give the SHA-256 of plain data, whatever the order of its keys.
+
+    Examples
+    --------
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_digest(path: str | Path) -> str:
@@ -148,16 +189,14 @@ class ParquetSink:
         self.path = path
         self.schema = schema
         self.rows = 0
-        self._place = atomic_path(path)
         self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> Self:
-        beside = self._place.__enter__()
-        try:
-            self._writer = pq.ParquetWriter(beside, self.schema, compression="zstd")
-        except BaseException as error:
-            self._place.__exit__(type(error), error, error.__traceback__)
-            raise
+        with ExitStack() as undo:
+            beside = undo.enter_context(atomic_path(self.path))
+            writer = pq.ParquetWriter(beside, self.schema, compression="zstd")
+            self._writer = undo.enter_context(writer)
+            self._undo = undo.pop_all()
         return self
 
     def write(self, batch: pa.RecordBatch | pa.Table) -> None:
@@ -170,12 +209,9 @@ class ParquetSink:
         self.rows += batch.num_rows
 
     def __exit__(self, *failure: object) -> None:
-        try:
-            if self._writer is not None:
-                self._writer.close()
-        finally:
-            self._writer = None
-            self._place.__exit__(*failure)  # type: ignore[arg-type]
+        self._writer = None
+        # The file is closed first: where that fails, it is not put in place.
+        self._undo.__exit__(*failure)  # type: ignore[arg-type]
 
 
 def expand(pattern: str | Sequence[str], *, key: str) -> list[str]:
@@ -341,7 +377,7 @@ def read_csv(path: str | Path, *, delimiter: str = ",") -> Iterator[pa.RecordBat
     Raises
     ------
     InputError
-        If the file is empty, or a quote is never closed within a block.
+        If the file is empty, its header is not UTF-8, or a quote is never closed within a block.
     """
     broken: dict[int, str] = {}
 
@@ -413,7 +449,11 @@ def _csv_header(path: str | Path, delimiter: str) -> list[str]:
             ),
             convert_options=pa.csv.ConvertOptions(column_types={}),
         )
-        names = list(reader.schema.names)
+        try:
+            names = list(reader.schema.names)
+        except UnicodeDecodeError as error:
+            message = f"{path} must be UTF-8 text, but its header is not ({error}): convert it."
+            raise InputError(message) from error
     for name in names:
         if name and names.count(name) > 1:
             message = f"{path} has two columns named {name!r}: rename one."
@@ -444,11 +484,11 @@ def _broken_records(path: str | Path, broken: dict[int, str], header: list[str])
 def _parquet_file(path: str | Path) -> Iterator[pq.ParquetFile]:
     with open_bytes(path) as stream:
         try:
-            file = pq.ParquetFile(stream)
-        except pa.ArrowInvalid as error:
-            message = f"{path} is not a Parquet file: {error}."
+            yield pq.ParquetFile(stream)
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).split("\n", maxsplit=1)[0].removesuffix(".")
+            message = f"{path} is not a whole Parquet file: {reason}."
             raise InputError(message) from error
-        yield file
 
 
 def read_parquet(path: str | Path, *, batch_rows: int = 20_000) -> Iterator[pa.RecordBatch]:
@@ -473,7 +513,7 @@ def csv_columns(path: str | Path, *, delimiter: str = ",") -> list[str]:
     Raises
     ------
     InputError
-        If the file is empty or names a column twice.
+        If the file is empty, its header is not UTF-8, or it names a column twice.
     """
     with _csv_errors(path, delimiter):
         return _csv_header(path, delimiter)
@@ -492,7 +532,7 @@ def json_columns(path: str | Path, *, n_lines: int = 1000) -> list[str]:
         for line in itertools.islice(stream, n_lines):
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(row, dict):
                 keys |= dict.fromkeys(row)

@@ -34,7 +34,7 @@ class InferenceJob:
     Parameters
     ----------
     source : str or list of str, optional
-        File or glob of new messages; None takes what ``pipeline=full`` held back.
+        File or glob of new messages; None takes what training held out.
     csv : bool, default=False
         Whether the predictions are also written as CSV.
     shares : ShareRule

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,13 +30,15 @@ from batch_nlp.tables import (
     file_format,
     json_columns,
     parquet_columns,
-    quoted,
     read_csv,
     read_lines,
     read_parquet,
 )
 
 Files = str | list[str]
+
+RESERVED = (*PROVENANCE, "seq", "shown", "key", "text_key", "vector", "failures")
+"""Columns that the program puts beside a message's own."""
 
 YELP_NAMES = {"id": "review_id"}
 """What Yelp's review files call a column that has another name here."""
@@ -91,15 +93,30 @@ def _reader(path: str, file_type: str, delimiter: str) -> _Reader:
         schema = pa.schema([*provenance, ("line", pa.string())])
         return _Reader(json_columns(path), schema, partial(read_lines, path))
     if file_type == "csv":
-        columns = csv_columns(path, delimiter=delimiter)
-        schema = pa.schema([*provenance, *text_schema(columns)])
-        return _Reader(columns, schema, partial(read_csv, path, delimiter=delimiter))
-    own = parquet_columns(path)
-    taken = [name for name in own.names if name in PROVENANCE or own.names.count(name) > 1]
-    if taken:
-        message = f"{path}: rename the columns {taken}, whose names are taken or come twice."
-        raise InputError(message)
-    return _Reader(own.names, pa.schema([*provenance, *own]), partial(read_parquet, path))
+        own = text_schema(csv_columns(path, delimiter=delimiter))
+        read = partial(read_csv, path, delimiter=delimiter)
+    else:
+        own = parquet_columns(path)
+        read = partial(read_parquet, path)
+        doubled = sorted({name for name in own.names if own.names.count(name) > 1})
+        if doubled:
+            message = f"{path} has several columns named {doubled}: rename them."
+            raise InputError(message)
+    # By position: SQL takes names that differ in case alone for one, and some for its own.
+    placed = [(_placed(i), own.field(i).type) for i in range(len(own))]
+    schema = pa.schema([*provenance, *placed])
+    return _Reader(own.names, schema, partial(_renamed, read, schema.names))
+
+
+def _placed(position: int) -> str:
+    return f"column_{position}"
+
+
+def _renamed(
+    read: Callable[[], Iterable[pa.RecordBatch]], names: list[str]
+) -> Iterator[pa.RecordBatch]:
+    for batch in read():
+        yield batch.rename_columns(names)
 
 
 def open_table(
@@ -107,7 +124,7 @@ def open_table(
     wanted: Mapping[str, Wanted],
     *,
     declared: str | None = None,
-    delimiter: str = ",",
+    delimiter: str | None = None,
     derive_id: bool = False,
 ) -> Table:
     """Say how SQL reads the wanted columns of one file.
@@ -120,8 +137,8 @@ def open_table(
         Columns by their names in the program.
     declared : {"json", "csv", "parquet"}, optional
         Format, where the file's name does not say it.
-    delimiter : str, default=","
-        Of CSV.
+    delimiter : str, optional
+        Of CSV; None is a comma, and a tab where the file's name ends in ``.tsv``.
     derive_id : bool, default=False
         Whether a file without ids gets them: the MD5 of each row's whole content.
 
@@ -131,7 +148,8 @@ def open_table(
         If the file lacks a column that it must have.
     """
     file_type = file_format(path, declared=declared)
-    reader = _reader(path, file_type, delimiter)
+    by_name = "\t" if path.removesuffix(".gz").endswith(".tsv") else ","
+    reader = _reader(path, file_type, delimiter or by_name)
     found = {name: want.column for name, want in wanted.items() if want.column in reader.columns}
     for name, want in wanted.items():
         if name not in found and want.missing is not None and reader.columns:
@@ -141,15 +159,17 @@ def open_table(
             raise InputError(message)
     derived = derive_id and "id" not in found
     if file_type != "json":
-        columns = {name: quoted(column) for name, column in found.items()}
+        place = {column: _placed(i) for i, column in enumerate(reader.columns)}
+        columns = {name: place[column] for name, column in found.items()}
         if derived:
-            whole = ", ".join(quoted(column) for column in reader.columns)
-            columns["id"] = f"md5(to_json(row({whole}))::VARCHAR)"
+            columns["id"] = f"md5(to_json(row({', '.join(place.values())}))::VARCHAR)"
         return Table(reader.batches, reader.schema, columns)
-    pointers = ", ".join(_json_pointer(column) for column in found.values())
-    columns = {name: f"parsed[{i}]" for i, name in enumerate(found, start=1)}
+    # Any line may bring a key that the first lines lack.
+    keys = {name: want.column for name, want in wanted.items() if name != "id" or not derived}
+    pointers = ", ".join(_json_pointer(key) for key in keys.values())
+    columns = {name: f"parsed[{i}]" for i, name in enumerate(keys, start=1)}
     if derived:
-        columns["id"] = "md5(trim(line))"
+        columns["id"] = "md5(trim(line, chr(9) || chr(13) || ' '))"
     return Table(
         reader.batches,
         reader.schema,
@@ -179,7 +199,7 @@ def _source(
     fields: Mapping[str, Field],
     *,
     declared: str | None = None,
-    delimiter: str = ",",
+    delimiter: str | None = None,
     derive_id: bool = False,
     limits: tuple[int | None, str | None, str | None] = (None, None, None),
 ) -> Source:
@@ -241,13 +261,13 @@ class YelpDataset:
         """Say where messages come from (see `Dataset.source`)."""
         key = "inference.source" if files is not None else "dataset.review"
         chosen = files if files is not None else self.review
-        if chosen is None:
-            message = "dataset.review must name the review file or files; it is not set."
+        if not chosen:
+            message = f"{key} must name the review file or files; it is not set."
             raise InputError(message)
         references = {
             table: expand(pattern, key=f"dataset.{table}")
             for table, pattern in (("user", self.user), ("business", self.business))
-            if pattern is not None
+            if pattern
         }
         must = {"id", "text"}
         wanted = {
@@ -331,8 +351,8 @@ class MessagesDataset:
         Further columns to take as features.
     format : {"csv", "json", "parquet"}, optional
         Where the files' names do not say it.
-    delimiter : str, default=","
-        Of CSV.
+    delimiter : str, optional
+        Of CSV; None is a comma, and a tab where the file's name ends in ``.tsv``.
     max_reviews, since, until : optional
         As in `YelpDataset`.
     """
@@ -342,7 +362,7 @@ class MessagesDataset:
     numeric: list[str] = field(default_factory=list)
     categorical: list[str] = field(default_factory=list)
     format: str | None = None
-    delimiter: str = ","
+    delimiter: str | None = None
     max_reviews: int | None = None
     since: str | None = None
     until: str | None = None
@@ -351,14 +371,18 @@ class MessagesDataset:
         if self.format not in (None, "csv", "json", "parquet"):
             message = f"dataset.format must be csv, json or parquet, got {self.format!r}."
             raise InputError(message)
-        if len(self.delimiter) != 1:
+        if self.delimiter is not None and len(self.delimiter) != 1:
             message = f"dataset.delimiter must be one character, got {self.delimiter!r}."
             raise InputError(message)
-        own = {"id", "text", "date", *TARGETS}
+        own = {"id", "text", "date", *TARGETS, *self._names().values()}
         for key, names in (("numeric", self.numeric), ("categorical", self.categorical)):
             taken = sorted(own.intersection(names))
             if taken:
                 message = f"dataset.{key} cannot take {taken}: these columns have a meaning here."
+                raise InputError(message)
+            taken = [name for name in names if name.lower() in RESERVED or _differs_in_case(name)]
+            if taken:
+                message = f"dataset.{key}: rename the columns {taken}, whose names are taken here."
                 raise InputError(message)
 
     def source(
@@ -367,19 +391,19 @@ class MessagesDataset:
         """Say where messages come from (see `Dataset.source`)."""
         key = "inference.source" if files is not None else "dataset.path"
         chosen = files if files is not None else self.path
-        if chosen is None:
-            message = "dataset.path must name the messages file or files; it is not set."
+        if not chosen:
+            message = f"{key} must name the messages file or files; it is not set."
             raise InputError(message)
         contract = fields or {
             **JOINED_FIELDS,
-            **{name: Field(Kind.NUMBER) for name in self.numeric},
-            **{name: Field(Kind.TEXT) for name in self.categorical},
+            **{name: Field(Kind.NUMBER, named=True) for name in self.numeric},
+            **{name: Field(Kind.TEXT, named=True) for name in self.categorical},
         }
         limits = (self.max_reviews, self.since, self.until) if files is None else (None,) * 3
         return _source(
             expand(chosen, key=key),
             {},
-            self._wanted(_extras(contract), for_inference=files is not None),
+            self._wanted(contract, for_inference=files is not None),
             contract,
             declared=self.format,
             delimiter=self.delimiter,
@@ -387,27 +411,30 @@ class MessagesDataset:
             limits=limits,
         )
 
-    def _wanted(self, extras: Sequence[str], *, for_inference: bool) -> dict[str, Wanted]:
-        named = {
-            "id": self.columns.id,
-            "text": self.columns.text,
-            "date": self.columns.date,
-            "stars": self.columns.rating,
-            "label": self.columns.label,
+    def _names(self) -> dict[str, str]:
+        """Say what the file calls the program's own columns."""
+        options = {"stars": "rating"}
+        return {
+            name: getattr(self.columns, options.get(name, name)) or options.get(name, name)
+            for name in ("id", "text", "date", *TARGETS)
         }
+
+    def _wanted(self, fields: Mapping[str, Field], *, for_inference: bool) -> dict[str, Wanted]:
         wanted = {}
-        for name, column in named.items():
+        for name, column in self._names().items():
             option = "rating" if name == "stars" else name
-            must = column is not None and not (for_inference and name in TARGETS)
+            must = getattr(self.columns, option) is not None
+            must = must and not (for_inference and name in TARGETS)
             must = must or name == "text"
-            wanted[name] = Wanted(column or option, f"dataset.columns.{option}" if must else None)
-        for name in {*self.numeric, *self.categorical, *extras}:
-            wanted[name] = Wanted(name, "dataset.numeric or dataset.categorical")
+            wanted[name] = Wanted(column, f"dataset.columns.{option}" if must else None)
+        for name, field_ in fields.items():
+            if field_.named:
+                wanted[name] = Wanted(name, "dataset.numeric or dataset.categorical")
         return wanted
 
 
-def _extras(fields: Mapping[str, Field]) -> list[str]:
-    return [name for name in fields if name not in JOINED_FIELDS]
+def _differs_in_case(name: str) -> bool:
+    return name not in JOINED_FIELDS and name.lower() in JOINED_FIELDS
 
 
 @dataclass(frozen=True, kw_only=True)

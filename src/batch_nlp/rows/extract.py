@@ -27,7 +27,9 @@ from batch_nlp.schemas import (
     REJECTED,
     TARGETS,
     Field,
+    Kind,
     joined_name,
+    parse,
     text_schema,
 )
 from batch_nlp.tables import from_pandas, quoted
@@ -123,6 +125,15 @@ class Source:
     max_reviews: int | None = None
     since: str | None = None
     until: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_reviews is not None and self.max_reviews < 1:
+            message = f"dataset.max_reviews must be at least 1, got {self.max_reviews}."
+            raise InputError(message)
+        for key, bound in (("since", self.since), ("until", self.until)):
+            if bound is not None and pd.isna(_moment(bound)):
+                message = f"dataset.{key} must be an ISO 8601 date, got {bound!r}."
+                raise InputError(message)
 
 
 class Extraction:
@@ -238,8 +249,10 @@ class Extraction:
                 [*shape, *((column, pa.string()) for column in ("problem", "shown", *columns))]
             ),
         )
+        faults: list[InputError] = []
         for position, table in enumerate(tables):
-            reader = pa.RecordBatchReader.from_batches(table.schema, table.batches())
+            batches = _watched(table.batches(), faults)
+            reader = pa.RecordBatchReader.from_batches(table.schema, batches)
             self._db.register("incoming", reader)
             texts = {
                 column: f"CAST({table.columns.get(column, 'NULL')} AS VARCHAR)"
@@ -254,8 +267,9 @@ class Extraction:
                     """
                 )
             except duckdb.Error as error:
-                if isinstance(error.__cause__, InputError):
-                    raise error.__cause__ from error
+                # DuckDB wraps what a reader raises in an error of its own.
+                if faults:
+                    raise faults[0] from error
                 raise
             self._db.unregister("incoming")
 
@@ -337,16 +351,21 @@ class Extraction:
     def _skip(self) -> int:
         """Delete the messages that are not asked for, and say how many they were."""
         read = self._count("message")
-        for bound, sign in ((self.source.since, "<"), (self.source.until, ">=")):
-            if bound is not None:
-                # A date that is no date stays, to be rejected with its reason.
-                self._run(
-                    f"""
-                    DELETE FROM message WHERE problem IS NULL AND (
-                        date IS NULL OR TRY_CAST(date AS TIMESTAMP) {sign} $1::TIMESTAMP)
-                    """,
-                    [bound],
-                )
+        if self.source.since is not None or self.source.until is not None:
+            shape = pa.schema({"seq": pa.int64()})
+            self._create("outside", shape)
+            for batch in self._batches("SELECT seq, date FROM message WHERE problem IS NULL"):
+                frame = batch.to_pandas()
+                # Dated as the contract does it; what is no date stays, to be rejected with its
+                # reason.
+                dates = parse(frame["date"], Kind.DATE)
+                outside = frame["date"].isna()
+                if self.source.since is not None:
+                    outside |= dates < _moment(self.source.since)
+                if self.source.until is not None:
+                    outside |= dates >= _moment(self.source.until)
+                self._append("outside", from_pandas(frame.loc[outside, ["seq"]], shape))
+            self._run("DELETE FROM message WHERE seq IN (SELECT seq FROM outside)")
         if self.source.max_reviews is not None:
             self._run(
                 """
@@ -378,6 +397,21 @@ def rejections(frame: pd.DataFrame, failures: pd.DataFrame, key: str) -> pa.Tabl
         ["source", "row", "id"], axis="columns"
     )
     return from_pandas(pd.concat([where, failures], axis="columns"), REJECTED)
+
+
+def _watched(
+    batches: Iterable[pa.RecordBatch], faults: list[InputError]
+) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from batches
+    except InputError as error:
+        faults.append(error)
+        raise
+
+
+def _moment(text: str) -> pd.Timestamp:
+    moment: pd.Timestamp = parse(pd.Series([text], dtype="str"), Kind.DATE).iloc[0]
+    return moment
 
 
 def _aliased(columns: Mapping[str, str]) -> str:

@@ -37,6 +37,7 @@ from batch_nlp.training.evaluate import Evaluation, evaluate
 from batch_nlp.training.gate import check
 from batch_nlp.training.labels import StarRule
 from batch_nlp.training.split import Split
+from batch_nlp.transformers.base import MissingColumnError
 
 FEWEST_PER_CLASS = 10
 """Rows of each class that training needs: fewer cannot fill the folds and the test set."""
@@ -183,7 +184,7 @@ class TrainingJob:
         rows = self._labelled(rows, paths, record, clock)
         target = rows.pop("target").to_numpy()
         with clock.step("split"):
-            held_out = self.split.held_out(rows["date"], rows["clean_text"], target)
+            held_out = self.split.held_out(rows["date"], rows[kernel.embedder.column], target)
             self._save_split(rows["id"], held_out, target, paths)
         record.stage(
             "training/split",
@@ -208,7 +209,6 @@ class TrainingJob:
         record.stage(
             "training/evaluate", Counts(read=tested, delivered=tested), clock.seconds["evaluate"]
         )
-        record.facts["metrics"] = evaluation.to_dict()
         logger.info(
             "Held out {:,} rows: F1 weighted {:.3f}, F1 macro {:.3f}, recall macro {:.3f}",
             tested,
@@ -240,6 +240,7 @@ class TrainingJob:
             "parameters": model[-1].get_params(),
             "retrained_from": like.version if like is not None else None,
         }
+        record.facts["metrics"] = evaluation.to_dict()
         version = registry.save(
             Artifact(feature_pipeline=kernel.pipeline, model_pipeline=model, card=card),
             config_text=config_text,
@@ -286,7 +287,7 @@ class TrainingJob:
     def _fit(self, model: Pipeline, rows: pd.DataFrame, target: npt.NDArray[np.int64]) -> None:
         try:
             model.fit(rows, target, classifier__sample_weight=self._weights(target))
-        except InvalidParameterError as error:
+        except (InvalidParameterError, MissingColumnError) as error:
             message = f"training.model or classifier: {error}"
             raise InputError(message) from error
 

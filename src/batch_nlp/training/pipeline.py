@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -25,10 +26,10 @@ def embedding_columns(X: pd.DataFrame) -> list[str]:
     return [str(name) for name in X.columns if str(name).startswith(EMBEDDING)]
 
 
-def numeric_columns(X: pd.DataFrame) -> list[str]:
-    """Give the numeric columns that may be features, the embedding aside."""
+def numeric_columns(X: pd.DataFrame, ignore: Sequence[str] = ()) -> list[str]:
+    """Give the numeric columns that may be features, the embedding and `ignore` aside."""
     numeric: list[str] = X.select_dtypes("number").columns.tolist()
-    excluded = {*TARGETS, *LEAKING, *embedding_columns(X)}
+    excluded = {*TARGETS, *LEAKING, *embedding_columns(X), *ignore}
     return [name for name in numeric if name not in excluded]
 
 
@@ -77,6 +78,7 @@ def model_pipeline(
     embedding: BaseEstimator | str,
     select: Mapping[str, BaseEstimator | None],
     classifier: BaseEstimator,
+    ignore: Sequence[str] = (),
 ) -> Pipeline:
     """Put the steps that learn together.
 
@@ -90,6 +92,8 @@ def model_pipeline(
         Steps that drop columns.
     classifier : classifier
         Last step, named ``classifier``.
+    ignore : sequence of str, optional
+        Numeric columns that the classifier does not see.
 
     Returns
     -------
@@ -98,7 +102,7 @@ def model_pipeline(
     """
     encode = ColumnTransformer(
         [
-            ("numeric", numeric, numeric_columns),
+            ("numeric", numeric, partial(numeric_columns, ignore=tuple(ignore))),
             ("categorical", categorical, categorical_columns),
             ("embedding", embedding, embedding_columns),
         ],

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_SHOWN_COLUMNS = 30
+
+
+class MissingColumnError(ValueError):
+    """A step's input lacks a column that the step needs."""
+
+
 class FrameStep(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """A step that takes a pandas frame and returns one with the same rows and index.
 
@@ -79,7 +86,7 @@ class FrameStep(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ------
         TypeError
             If `X` is not a pandas frame.
-        ValueError
+        MissingColumnError
             If a column is missing; the message names the step and the column.
         """
         name = type(self).__name__
@@ -88,8 +95,12 @@ class FrameStep(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
         needed = self._columns_needed() if columns is None else columns
         missing = [column for column in needed if column not in X.columns]
         if missing:
-            raise ValueError(
-                f"{name} needs columns {missing}, which the input lacks; it has {list(X.columns)}."
+            there = [str(column) for column in X.columns]
+            shown = f"{there[:_SHOWN_COLUMNS]}" + (
+                f" and {len(there) - _SHOWN_COLUMNS} more" if len(there) > _SHOWN_COLUMNS else ""
+            )
+            raise MissingColumnError(
+                f"{name} needs columns {missing}, which the input lacks; it has {shown}."
             )
 
     def _numbers(self, X: pd.DataFrame, column: str) -> NDArray[np.float64]:

@@ -45,10 +45,12 @@ class EliteYears(RowLocalStep):
 
     A column that is not there is named:
 
-    >>> EliteYears().transform(pd.DataFrame({"text": ["Good."]}))
+    >>> EliteYears().transform(  # doctest: +IGNORE_EXCEPTION_DETAIL
+    ...     pd.DataFrame({"text": ["Good."]})
+    ... )
     Traceback (most recent call last):
     ...
-    ValueError: EliteYears needs columns ['elite'], which the input lacks; it has ['text'].
+    MissingColumnError: EliteYears needs columns ['elite'], which the input lacks; it has ['text'].
     """
 
     def __init__(self, *, column: str = "elite", output: str = "elite_years") -> None:
