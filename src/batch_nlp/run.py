@@ -131,6 +131,8 @@ class _Run:
         # What is wrong with the last stage is told before the first one runs.
         for stage in self.choice.stages:
             build(self.config[stage], stage)
+        if self.choice.on_skew == "retrain":
+            self.dataset.source()
         for stage in self.choice.stages:
             if stage == "feature":
                 self.feature()

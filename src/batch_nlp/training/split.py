@@ -67,13 +67,20 @@ class Split:
         Raises
         ------
         InputError
-            If rows are split by time and one has no date.
+            If rows are split by time and one has no date, or there are too few rows for a
+            random share.
         """
         groups = pd.factorize(texts)[0]
         if self.method(dates) == "stratified":
-            folds = StratifiedGroupKFold(
-                n_splits=round(1 / self.test_share), shuffle=True, random_state=self.seed
-            )
+            n_splits = round(1 / self.test_share)
+            fewest = min(groups.max() + 1, *np.unique(classes, return_counts=True)[1])
+            if fewest < n_splits:
+                message = (
+                    f"training.split.test_share={self.test_share} needs at least {n_splits} "
+                    f"different texts, and as many rows of each class; there are {fewest}."
+                )
+                raise InputError(message)
+            folds = StratifiedGroupKFold(n_splits=n_splits, shuffle=True, random_state=self.seed)
             _, test = next(folds.split(groups, classes, groups))
             return np.isin(np.arange(len(groups)), test)
         if dates.isna().any():

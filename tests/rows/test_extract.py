@@ -1,0 +1,202 @@
+"""Joins and duplicates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch_nlp.errors import InputError
+from batch_nlp.rows.datasets import YelpDataset
+from batch_nlp.rows.extract import Engine, Extraction
+
+Read = Callable[..., Any]
+
+
+@pytest.fixture
+def yelp(tmp_path: Path, read_rows: Read) -> Read:
+    """Read reviews with their users and businesses."""
+
+    def read(review: list[Any], **tables: list[Any]) -> Any:
+        paths = {}
+        for name, rows in {"review": review, **tables}.items():
+            lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+            paths[name] = tmp_path / f"{name}.json"
+            paths[name].write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return read_rows(YelpDataset(**{name: str(path) for name, path in paths.items()}))
+
+    return read
+
+
+def review(name: str, **more: Any) -> dict[str, Any]:
+    return {"review_id": name, "text": f"text {name}", "stars": 4.0, "user_id": "u1"} | more
+
+
+USER = {"user_id": "u1", "fans": 3, "useful": 7, "elite": "2018,20,20", "average_stars": 1.5}
+BUSINESS = {"business_id": "b1", "city": "Reno", "review_count": 9, "stars": 2.5, "is_open": 1}
+
+
+def test_columns_of_both_tables_join_under_their_own_names(yelp: Read) -> None:
+    got = yelp([review("r1", business_id="b1", useful=1)], user=[USER], business=[BUSINESS])
+    row = got.accepted.iloc[0]
+    assert (row["useful"], row["useful_user"], row["fans"], row["elite"]) == (1, 7, 3, "2018,20,20")
+    assert (row["city"], row["review_count_business"], row["is_open"]) == ("Reno", 9, 1)
+    assert row["stars"] == 4
+
+
+def test_a_review_without_user_or_business_is_kept(yelp: Read) -> None:
+    got = yelp(
+        [
+            review("r1"),
+            review("r2", user_id="stranger"),
+            review("r3", user_id=None),
+            review("r4", business_id="b9"),
+        ],
+        user=[USER],
+        business=[BUSINESS],
+    )
+    assert got.accepted["id"].tolist() == ["r1", "r2", "r3", "r4"]
+    assert got.accepted["fans"].fillna(-1).tolist() == [3, -1, -1, 3]
+    assert got.accepted["city"].isna().all()
+    assert got.rejected.empty
+
+
+def test_tables_may_be_absent(yelp: Read) -> None:
+    got = yelp([review("r1")])
+    assert got.accepted["fans"].isna().all()
+    assert set(got.counts) == {"extract", "deduplicate", "validate"}
+
+
+def test_a_user_twice_does_not_multiply_the_reviews(yelp: Read) -> None:
+    got = yelp([review("r1"), review("r2")], user=[USER, USER | {"fans": 8}, USER])
+    assert got.accepted["fans"].tolist() == [3, 3]
+    assert got.reasons == [(2, "user_id", "not a duplicate"), (3, "user_id", "not a duplicate")]
+    counts = got.counts["user"]
+    assert (counts.read, counts.delivered, counts.duplicates) == (3, 1, 2)
+
+
+def test_a_bad_user_is_rejected_and_its_reviews_are_kept(yelp: Read) -> None:
+    users = [USER | {"fans": -1}, "broken", {"user_id": None}, USER | {"user_id": "u2"}]
+    got = yelp([review("r1"), review("r2", user_id="u2"), review("r3", user_id=None)], user=users)
+    assert got.accepted["fans"].fillna(-9).tolist() == [-9, 3, -9]
+    assert sorted(got.reasons) == [
+        (1, "fans", "whole number of at least 0"),
+        (2, "line", "valid JSON"),
+        (3, "user_id", "not missing"),
+    ]
+    assert got.rejected["source"].str.endswith("user.json").all()
+    assert got.rejected.set_index("row")["id"].to_dict()[1] == "u1"
+    counts = got.counts["user"]
+    assert (counts.read, counts.delivered, counts.rejected) == (4, 1, 3)
+
+
+def test_the_first_of_an_id_is_kept_and_the_order_too(yelp: Read) -> None:
+    rows = [review("b"), review("a"), review("b", text="again"), "broken", review("c"), review("a")]
+    got = yelp(rows)
+    assert got.accepted["text"].tolist() == ["text b", "text a", "text c"]
+    assert sorted(got.reasons) == [
+        (3, "review_id", "not a duplicate"),
+        (4, "line", "valid JSON"),
+        (6, "review_id", "not a duplicate"),
+    ]
+    assert got.counts["extract"].to_dict() == {
+        "read": 6,
+        "delivered": 5,
+        "rejected": 1,
+        "duplicates": 0,
+    }
+    assert got.counts["deduplicate"].duplicates == 2
+
+
+def test_the_same_text_from_two_people_is_two_messages(yelp: Read) -> None:
+    got = yelp([review("r1", text="Good."), review("r2", text="Good.", user_id="u2")])
+    assert got.accepted["id"].tolist() == ["r1", "r2"]
+
+
+def test_several_files_of_each_table(read_rows: Read, tmp_path: Path) -> None:
+    for number, rows in enumerate(([review("r2")], [review("r1"), review("r2")])):
+        lines = "\n".join(map(json.dumps, rows))
+        (tmp_path / f"review_{number}.json").write_text(lines)
+        user = USER | {"user_id": f"u{number}", "fans": number}
+        (tmp_path / f"user_{number}.json").write_text(json.dumps(user))
+    got = read_rows(
+        YelpDataset(review=str(tmp_path / "review_*.json"), user=str(tmp_path / "user_*.json"))
+    )
+    assert got.accepted["id"].tolist() == ["r2", "r1"]
+    assert got.accepted["fans"].tolist() == [1, 1]
+    assert got.rejected["source"].tolist() == [str(tmp_path / "review_1.json")]
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_nothing_stays_in_the_spill_folder(tmp_path: Path, failing: bool) -> None:
+    (tmp_path / "review.json").write_text(json.dumps(review("r1")))
+    source = YelpDataset(review=str(tmp_path / "review.json")).source()
+    spill = tmp_path / "spill"
+    if failing:
+        (tmp_path / "review.json").unlink()
+        with pytest.raises(InputError, match="Cannot read"):
+            Extraction(source, Engine(threads=1), spill).__enter__()
+    else:
+        with Extraction(source, Engine(threads=1), spill) as extraction:
+            assert list(spill.iterdir())
+            assert sum(batch.num_rows for batch in extraction.rows()) == 1
+    assert not list(spill.iterdir())
+
+
+def test_the_spill_folder_can_be_chosen(tmp_path: Path) -> None:
+    (tmp_path / "review.json").write_text(json.dumps(review("r1")))
+    source = YelpDataset(review=str(tmp_path / "review.json")).source()
+    engine = Engine(threads=1, spill=str(tmp_path / "fast disk"))
+    with Extraction(source, engine, tmp_path / "spill"):
+        assert list((tmp_path / "fast disk").iterdir())
+    assert not (tmp_path / "spill").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"batch_rows": 0}, r"engine\.batch_rows must be at least 1, got 0"),
+        ({"memory_limit": "lots"}, "engine: DuckDB does not start with"),
+        ({"threads": 0}, "engine: DuckDB does not start with"),
+    ],
+)
+def test_an_engine_that_cannot_run(tmp_path: Path, options: dict[str, Any], complaint: str) -> None:
+    (tmp_path / "review.json").write_text(json.dumps(review("r1")))
+    source = YelpDataset(review=str(tmp_path / "review.json")).source()
+    with pytest.raises(InputError, match=complaint):
+        Extraction(source, Engine(**options), tmp_path / "spill").__enter__()
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def test_real_reviews_without_a_user_table(read_rows: Read, shared_data: Path) -> None:
+    paths = {
+        table: shared_data / "yelp_head" / f"yelp_academic_dataset_{table}.json"
+        for table in ("review", "business")
+    }
+    got = read_rows(YelpDataset(**{table: str(path) for table, path in paths.items()}))
+    known = {row["business_id"]: row["city"] for row in rows_of(paths["business"])}
+    expected = [known.get(row["business_id"]) for row in rows_of(paths["review"])]
+    assert [city if isinstance(city, str) else None for city in got.accepted["city"]] == expected
+    assert 0 < sum(city is not None for city in expected) < len(expected)
+    assert got.accepted["fans"].isna().all()
+    assert got.rejected.empty
+
+
+def test_real_reviews_with_users(read_rows: Read, shared_data: Path) -> None:
+    folder = shared_data / "yelp"
+    paths = {
+        "review": folder / "yelp_academic_dataset_review.json",
+        "user": folder / "yelp_academic_dataset_user.json",
+    }
+    got = read_rows(YelpDataset(**{table: str(path) for table, path in paths.items()}))
+    known = {row["user_id"]: row["fans"] for row in rows_of(paths["user"])}
+    expected = [known.get(row["user_id"], -1) for row in rows_of(paths["review"])]
+    assert got.accepted["fans"].fillna(-1).tolist() == expected
+    assert max(expected) > 0
+    assert got.accepted["stars"].tolist() == [row["stars"] for row in rows_of(paths["review"])]

@@ -1,0 +1,127 @@
+"""The log."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loguru import logger
+
+from batch_nlp.logs import Clock, Logs
+
+
+@pytest.fixture(autouse=True)
+def untouched() -> Iterator[None]:
+    yield
+    logger.remove()
+
+
+def test_the_terminal_shows_a_level_and_the_file_everything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = Logs(level="WARNING")
+    logs.set_up()
+    with logs.to_file(tmp_path / "runs" / "run.log"):
+        logger.debug("a detail")
+        logger.warning("a warning with {braces} and <red>marks</red>")
+    logger.warning("afterwards")
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "detail" not in shown.err
+    assert "WARNING a warning with {braces} and <red>marks</red>" in shown.err
+    assert "\x1b[" not in shown.err
+    kept = (tmp_path / "runs" / "run.log").read_text(encoding="utf-8")
+    assert "a detail" in kept
+    assert "a warning" in kept
+    assert "afterwards" not in kept
+
+
+def test_a_traceback_is_for_the_file_and_shows_no_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = Logs()
+    logs.set_up()
+    with logs.to_file(tmp_path / "run.log"):
+        try:
+            secret = "words of a customer"
+            len(secret) / 0
+        except ZeroDivisionError:
+            logger.bind(only="file").exception("failed")
+    assert capsys.readouterr().err == ""
+    kept = (tmp_path / "run.log").read_text(encoding="utf-8")
+    assert "ZeroDivisionError" in kept
+    assert "failed" in kept
+    assert "words of a customer" not in kept
+
+
+def test_setting_up_again_does_not_double_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    Logs().set_up()
+    Logs().set_up()
+    logger.info("once")
+    assert capsys.readouterr().err.count("once") == 1
+
+
+def test_progress_off_a_terminal_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Logs().set_up()
+    assert list(Logs(every=3600).progress(range(3), what="quiet")) == [0, 1, 2]
+    assert list(Logs(every=0).progress(iter("ab"), what="features")) == ["a", "b"]
+    err = capsys.readouterr().err
+    assert "quiet" not in err
+    assert "features: 1 batches done" in err
+    assert "features: 2 batches done" in err
+
+
+def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(Logs().progress([1, 2], what="features")) == [1, 2]
+    assert "features" in terminal.getvalue()
+
+
+class Hours:
+    """A clock that only moves when told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+
+def test_a_clock_adds_up_and_counts_a_step_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    hours, clock = Hours(monkeypatch), Clock()
+
+    def fail() -> None:
+        with clock.step("a"):
+            hours.now += 2
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with clock.step("a"):
+        hours.now += 3
+    assert clock.seconds == {"a": 5}
+
+
+def test_a_clock_counts_the_wait_and_not_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    hours, clock = Hours(monkeypatch), Clock()
+
+    def slow() -> Iterator[int]:
+        for i in range(2):
+            hours.now += 1
+            yield i
+
+    seen = []
+    for item in clock.timed(slow(), "read"):
+        seen.append(item)
+        hours.now += 10
+    assert seen == [0, 1]
+    assert clock.seconds == {"read": 2}

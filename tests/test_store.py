@@ -1,0 +1,240 @@
+"""The feature store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.pipeline import Pipeline
+
+from batch_nlp.embedders import Encoded, HashingEmbedder
+from batch_nlp.errors import InputError
+from batch_nlp.kernel import Kernel
+from batch_nlp.logs import Clock
+from batch_nlp.schemas import JOINED_FIELDS
+from batch_nlp.store import (
+    SNAPSHOT,
+    FeatureStore,
+    Manifest,
+    manifest_of,
+    read_manifest,
+    write_manifest,
+)
+from batch_nlp.tables import ParquetSink, from_pandas
+from batch_nlp.transformers import CleanText, TextEmbedder, TextStatistics
+
+
+class Counting(HashingEmbedder):
+    """Remembers what it was asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        self.asked.extend(texts)
+        return super().encode(texts)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Texts that `Counting` embedded."""
+    found: list[str] = []
+    monkeypatch.setattr(Counting, "asked", found)
+    return found
+
+
+def kernel(embedder: Any, **spec: Any) -> Kernel:
+    steps = [
+        ("clean_text", CleanText(**spec)),
+        ("text_statistics", TextStatistics()),
+        ("embed", TextEmbedder(embedder=embedder)),
+    ]
+    return Kernel(JOINED_FIELDS, Pipeline(steps), spec)
+
+
+@pytest.fixture
+def one() -> Kernel:
+    return kernel(Counting(n_features=4))
+
+
+def typed(one: Kernel, *rows: dict[str, str]) -> pd.DataFrame:
+    whole = [{"id": str(i)} | row for i, row in enumerate(rows)]
+    verdict = one.check(pd.DataFrame(whole, dtype="str"))
+    assert verdict.failures.empty
+    return verdict.accepted
+
+
+def test_features_are_computed_once(tmp_path: Path, one: Kernel, asked: list[str]) -> None:
+    rows = typed(one, {"text": "a b"}, {"text": "c"}, {"text": "a b"}).set_axis([4, 9, 2])
+    store = FeatureStore(tmp_path, one, Clock())
+    first = store.features(rows)
+    assert first.index.tolist() == [4, 9, 2]
+    assert first["text"].tolist() == ["a b", "c", "a b"]
+    assert first["key"].nunique() == 2
+    assert (store.usage.computed, store.usage.reused, store.usage.embedded) == (3, 0, 2)
+    again = FeatureStore(tmp_path, one, Clock())
+    pd.testing.assert_frame_equal(again.features(rows), first)
+    assert (again.usage.computed, again.usage.reused, again.usage.embedded) == (0, 3, 0)
+    assert asked == ["a b", "c"]
+
+
+def test_known_and_new_rows_keep_their_order(tmp_path: Path, one: Kernel, asked: list[str]) -> None:
+    texts = [{"text": text} for text in "abcdef"]
+    expected = FeatureStore(tmp_path / "x", one, Clock()).features(typed(one, *texts))
+    store = FeatureStore(tmp_path / "y", one, Clock())
+    store.features(typed(one, texts[4], texts[1]))
+    pd.testing.assert_frame_equal(store.features(typed(one, *texts)), expected)
+
+
+def test_a_changed_text_is_computed_and_a_changed_rating_is_not(
+    tmp_path: Path, one: Kernel, asked: list[str]
+) -> None:
+    FeatureStore(tmp_path, one, Clock()).features(
+        typed(one, {"text": "a", "stars": "1"}, {"text": "b", "stars": "1"})
+    )
+    rated = FeatureStore(tmp_path, one, Clock())
+    rated.features(typed(one, {"text": "a", "stars": "5", "id": "z"}, {"text": "b", "label": "0"}))
+    assert (rated.usage.computed, rated.usage.embedded) == (0, 0)
+    changed = FeatureStore(tmp_path, one, Clock())
+    changed.features(typed(one, {"text": "a"}, {"text": "B"}))
+    assert (changed.usage.computed, changed.usage.reused, changed.usage.embedded) == (1, 1, 1)
+
+
+def test_another_date_is_another_row_but_the_same_text(
+    tmp_path: Path, one: Kernel, asked: list[str]
+) -> None:
+    FeatureStore(tmp_path, one, Clock()).features(typed(one, {"text": "a"}))
+    store = FeatureStore(tmp_path, one, Clock())
+    store.features(typed(one, {"text": "a", "date": "2020-01-01"}, {"text": " a ", "useful": "1"}))
+    assert (store.usage.computed, store.usage.embedded) == (2, 0)
+
+
+def test_another_pipeline_or_embedder_shares_nothing_it_must_not(
+    tmp_path: Path, asked: list[str]
+) -> None:
+    usage = []
+    for each in (
+        kernel(Counting(n_features=4)),
+        kernel(Counting(n_features=4), lowercase=True),
+        kernel(Counting(n_features=8)),
+        kernel(None),
+    ):
+        store = FeatureStore(tmp_path, each, Clock())
+        features = store.features(typed(each, {"text": "A"}))
+        usage.append((store.usage.computed, store.usage.embedded))
+        assert features["clean_text"].item() == ("a" if each.spec else "A")
+        assert len(features.filter(like="embedding_").columns) == each.n_dims
+    assert usage == [(1, 1), (1, 1), (0, 1), (0, 0)]
+
+
+def test_missing_values_come_back_missing(tmp_path: Path, one: Kernel, asked: list[str]) -> None:
+    rows = typed(one, {"text": "a", "elite": ""}, {"text": "a", "city": "Reno", "fans": "3"})
+    for _ in range(2):
+        features = FeatureStore(tmp_path, one, Clock()).features(rows)
+        pd.testing.assert_frame_equal(features[one.content], rows[one.content])
+
+
+def deliver(store: Path, one: Kernel, rows: pd.DataFrame, *, dated: bool) -> Manifest:
+    features = FeatureStore(store, one, Clock()).features(rows)
+    snapshot = rows[["id", "stars", "label"]].join(features["key"])
+    with ParquetSink(store / "snapshots" / "s.parquet", SNAPSHOT) as sink:
+        sink.write(from_pandas(snapshot, SNAPSHOT))
+    manifest = manifest_of(
+        one,
+        run_id="r",
+        created="2020-01-01T00:00:00Z",
+        snapshot="snapshots/s.parquet",
+        n_rows=len(rows),
+        sources={},
+        dated=dated,
+    )
+    write_manifest(store, manifest)
+    return manifest
+
+
+DAYS = [3, 1, 5, 4, 2]
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 100])
+def test_a_snapshot_is_read_in_order(
+    tmp_path: Path, one: Kernel, asked: list[str], batch_rows: int
+) -> None:
+    rows = typed(
+        one,
+        *({"text": f"{d}", "date": f"2020-01-0{d}", "stars": str(d)} for d in DAYS),
+        {"text": "3", "date": "2020-01-03", "label": "neutral"},
+    )
+    manifest = deliver(tmp_path, one, rows, dated=True)
+
+    def read(newest: int) -> pd.DataFrame:
+        store = FeatureStore(tmp_path, one, Clock())
+        frames = list(store.read(manifest, batch_rows=batch_rows, newest=newest))
+        assert all(len(frame) <= batch_rows for frame in frames)
+        return pd.concat(frames)
+
+    whole = read(100)
+    assert whole["id"].tolist() == list("012345")
+    assert whole["stars"].fillna(0).tolist() == [*DAYS, 0]
+    assert whole["label"].fillna(-1).tolist() == [-1] * 5 + [1]
+    assert whole["text"].tolist() == [*map(str, DAYS), "3"]
+    assert np.isfinite(whole.filter(like="embedding_").to_numpy()).all()
+    # Of two equally new ones, the later in the file.
+    assert read(3)["id"].tolist() == ["2", "3", "5"]
+    assert read(4)["id"].tolist() == ["0", "2", "3", "5"]
+
+
+def test_without_dates_the_last_are_the_newest(
+    tmp_path: Path, one: Kernel, asked: list[str]
+) -> None:
+    rows = typed(one, *({"text": text} for text in "abcd"))
+    manifest = deliver(tmp_path, one, rows, dated=False)
+    frames = FeatureStore(tmp_path, one, Clock()).read(manifest, batch_rows=1, newest=2)
+    assert pd.concat(list(frames))["text"].tolist() == ["c", "d"]
+
+
+def test_features_that_are_gone_are_missed(tmp_path: Path, one: Kernel, asked: list[str]) -> None:
+    manifest = deliver(tmp_path, one, typed(one, {"text": "a"}, {"text": "b"}), dated=False)
+    for path in (tmp_path / "rows").rglob("*.parquet"):
+        path.unlink()
+    frames = FeatureStore(tmp_path, one, Clock()).read(manifest, batch_rows=9, newest=9)
+    with pytest.raises(InputError, match=r"lacks the features of 2 messages .* pipeline=feature"):
+        list(frames)
+
+
+def test_the_manifest_describes_what_is_there(
+    tmp_path: Path, one: Kernel, asked: list[str]
+) -> None:
+    manifest = deliver(tmp_path, one, typed(one, {"text": "a"}), dated=False)
+    assert read_manifest(tmp_path) == manifest
+    written = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+    assert written["n_rows"] == 1
+    assert written["n_dims"] == 4
+    assert written["columns"]["text_length"] == "double"
+    assert written["columns"]["date"] == "timestamp[us]"
+    assert not {"stars", "label", "id"} & set(written["columns"])
+    assert written["fingerprint"] == one.fingerprint
+    assert written["vector_fingerprint"] == one.vector_fingerprint
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"run_id": "r"}', '{"more": 1}'])
+def test_a_manifest_that_says_nothing(tmp_path: Path, content: str) -> None:
+    with pytest.raises(InputError, match=r"no features in .*: run pipeline=feature first"):
+        read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(InputError, match=r"manifest\.json is damaged .*: run pipeline=feature"):
+        read_manifest(tmp_path)
+
+
+def test_two_runs_that_add_the_same_rows_do_no_harm(
+    tmp_path: Path, one: Kernel, asked: list[str]
+) -> None:
+    rows = typed(one, {"text": "a"}, {"text": "b"})
+    expected = FeatureStore(tmp_path, one, Clock()).features(rows)
+    for part in list(tmp_path.rglob("*.parquet")):
+        shutil.copy(part, part.with_name("of another run.parquet"))
+    pd.testing.assert_frame_equal(FeatureStore(tmp_path, one, Clock()).features(rows), expected)
