@@ -34,7 +34,9 @@ run: $(VENV)/.installed ## the whole way on the synthetic sample: features, trai
 	$(RUN) pipeline=full $(ARGS)
 
 # A fresh clone has no features of its own yet, but a committed sample of them.
-FEATURES = $(if $(wildcard data/04_feature/manifest.json),,training.features=data/04_feature/sample)
+ELSEWHERE = $(wildcard data/04_feature/manifest.json) $(findstring paths.root=,$(ARGS)) \
+	$(findstring training.features=,$(ARGS))
+FEATURES = $(if $(strip $(ELSEWHERE)),,training.features=data/04_feature/sample)
 
 train: $(VENV)/.installed ## train on the feature store (on the committed sample where there is none)
 	$(RUN) pipeline=training $(FEATURES) $(ARGS)
@@ -43,7 +45,7 @@ infer: $(VENV)/.installed ## label new messages: make infer ARGS='inference.sour
 	$(RUN) pipeline=inference $(ARGS)
 
 test: $(VENV)/.installed ## run the tests, with coverage
-	$(VENV)/bin/python -m pytest --cov --cov-report=term --cov-report=xml $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --cov --cov-report=term --cov-report=xml $(ARGS)
 
 check: $(VENV)/.installed ## lint, format, types, security, workflow files
 	$(VENV)/bin/ruff check $(SOURCES)
@@ -56,7 +58,7 @@ format: $(VENV)/.installed ## put the code in its format
 	$(VENV)/bin/ruff check --fix $(SOURCES)
 	$(VENV)/bin/ruff format $(SOURCES)
 
-docs: $(VENV)/.installed ## run the notebooks and the commands that the documentation rests on
+docs: $(VENV)/.installed ## run the notebooks
 	$(UV) sync --inexact --group docs
 	$(VENV)/bin/jupyter nbconvert --to html --execute --output-dir build/docs notebooks/*.ipynb
 

@@ -15,7 +15,7 @@ from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 
 from batch_nlp.artifact import Artifact, Registry
-from batch_nlp.errors import BatchNlpError, GateError, InputError
+from batch_nlp.errors import ArtifactError, BatchNlpError, InputError
 from batch_nlp.feature.job import FeatureJob
 from batch_nlp.inference.job import InferenceJob
 from batch_nlp.inference.shares import ShareVerdict
@@ -130,7 +130,9 @@ class _Run:
         verdict: ShareVerdict | None = None
         # What is wrong with the last stage is told before the first one runs.
         for stage in self.choice.stages:
-            build(self.config[stage], stage)
+            job = build(self.config[stage], stage)
+            if isinstance(job, InferenceJob) and job.source is not None:
+                self.dataset.source(job.source)
         if self.choice.on_skew == "retrain":
             self.dataset.source()
         for stage in self.choice.stages:
@@ -170,10 +172,11 @@ class _Run:
         manifest = read_manifest(store)
         feature_job = self._feature_job(manifest.steps)
         kernel = feature_job.kernel(fields_from_json(manifest.fields), manifest.steps)
-        if kernel.fingerprint != manifest.fingerprint:
+        made = (manifest.fingerprint, manifest.vector_fingerprint)
+        if made != (kernel.fingerprint, kernel.vector_fingerprint):
             message = (
-                f"The features in {store} were made by version {manifest.version} of the program, "
-                "in another way than this one would: run pipeline=feature again."
+                f"The features in {store} were made by version {manifest.version} of the program "
+                "or by an embedding model that has changed: run pipeline=feature again."
             )
             raise InputError(message)
         return job.run(
@@ -182,7 +185,7 @@ class _Run:
             self.registry,
             store=store,
             paths=self.paths,
-            batch_rows=self.engine.batch_rows,
+            engine=self.engine,
             record=self.record,
             config_text=self.config_text,
             like=like,
@@ -245,11 +248,15 @@ class _Run:
                 self.choice.max_retrains,
             )
             in_use = self.registry.load()
-            self.feature(_kernel_of(in_use))
             try:
+                self.feature(_kernel_of(in_use))
+                read = read_manifest(self.store).sources
+                if set(read.values()) == set(in_use.card["features"]["sources"].values()):
+                    logger.warning("No file has changed: this gives the same model again.")
                 self.training(like=in_use)
-            except GateError as error:
-                logger.error("The retrained model is not put in use: {}", error)
+            except BatchNlpError as error:
+                # The predictions are delivered: what is wrong here does not take them back.
+                logger.error("No retrained model is put in use: {}", error)
                 break
             verdict = self.inference()
         self.record.facts["retrains"] = retrains
@@ -260,15 +267,24 @@ class _Run:
             f"The predictions are delivered, but outside the band of {verdict.low:.0%} to "
             f"{verdict.high:.0%}: {shares}. The model may no longer fit these messages."
         )
+        if self.choice.on_skew == "fail":
+            raise BatchNlpError(message)
         logger.warning(message)
-        return 1 if self.choice.on_skew == "fail" else OUTSIDE_BAND
+        return OUTSIDE_BAND
 
 
 def _kernel_of(artifact: Artifact) -> Kernel:
     """Give the feature pipeline that a model was trained with."""
     features = artifact.card["features"]
-    return Kernel(
+    kernel = Kernel(
         fields=fields_from_json(features["fields"]),
         pipeline=artifact.feature_pipeline,
         spec=features["steps"],
     )
+    if kernel.vector_fingerprint != features["vector_fingerprint"]:
+        message = (
+            f"The embedding model that model {artifact.version} was trained with has changed "
+            "since: put it back, or train again."
+        )
+        raise ArtifactError(message)
+    return kernel

@@ -29,6 +29,10 @@ LEAKING = ("average_stars", "stars_business")
 """Averages that contain the review being judged; never read."""
 
 
+NO_CATEGORY = ("id", "key", "text", "clean_text", "user_id", "business_id", "elite", "categories")
+"""Text columns that name or say something, and do not sort rows into kinds."""
+
+
 class Kind(StrEnum):
     """What the text of a column must be, and so which type it is given."""
 

@@ -69,8 +69,8 @@ class Paths:
     root: str
 
     def __post_init__(self) -> None:
-        if not self.root.strip():
-            message = "paths.root must name a folder, got ''."
+        if not self.root.strip() or self.root.startswith("~"):
+            message = f"paths.root must name a folder, with no ~ in it; got {self.root!r}."
             raise InputError(message)
 
     @cached_property
@@ -108,6 +108,11 @@ class PipelineChoice:
     stages: list[typing.Literal["feature", "training", "inference", "distill"]]
     on_skew: typing.Literal["retrain", "report", "fail"] = "report"
     max_retrains: int = 1
+
+    def __post_init__(self) -> None:
+        if self.max_retrains < 0:
+            message = f"pipeline.max_retrains must be at least 0, got {self.max_retrains}."
+            raise InputError(message)
 
 
 @dataclass(frozen=True, kw_only=True)

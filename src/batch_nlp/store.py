@@ -30,6 +30,7 @@ from batch_nlp import __version__
 from batch_nlp.errors import InputError
 from batch_nlp.kernel import Kernel, fields_to_json, vector_type
 from batch_nlp.logs import Clock
+from batch_nlp.rows.extract import Engine
 from batch_nlp.schemas import typed_schema
 from batch_nlp.tables import ParquetSink, from_pandas, quoted, write_json
 
@@ -141,6 +142,8 @@ class FeatureStore:
         What computes features that are not there yet.
     clock : Clock
         Measures the steps.
+    engine : Engine
+        Limits for looking things up.
 
     Attributes
     ----------
@@ -151,11 +154,12 @@ class FeatureStore:
     folder: Path
     kernel: Kernel
     clock: Clock
+    engine: Engine = field(default_factory=Engine)
     usage: Usage = field(default_factory=Usage)
 
     def __post_init__(self) -> None:
         kernel = self.kernel
-        self._db = duckdb.connect()
+        self._db = self.engine.connect(spill=self.folder / ".spill")
         self._content = typed_schema({name: kernel.fields[name] for name in kernel.content})
         self._row_schema = pa.schema(
             [("key", pa.string()), ("text_key", pa.string()), *kernel.features]

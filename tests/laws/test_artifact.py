@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
+from batch_nlp import embedders
 
 Cli = Callable[..., Any]
 
@@ -77,3 +80,20 @@ def test_columns_named_for_training_are_read_though_inference_does_not_name_them
     target = rows["rating"].map({1.0: 0, 2.0: 0, 3.0: 1, 4.0: 2, 5.0: 2})
     assert (expected["prediction"].to_numpy() == target.to_numpy()).mean() > 0.97
     pd.testing.assert_frame_equal(predictions(), expected)
+
+
+def test_an_embedding_model_that_has_changed_is_refused(
+    cli: Cli, fast: tuple[str, ...], tmp_path: Path
+) -> None:
+    static = tmp_path / "static"
+    shutil.copytree(embedders.SHIPPED_MODEL, static)
+    (static / "digests.json").unlink()
+    options = [*fast, "embedder=static", f"embedder.path={static}", f"paths.root={tmp_path / 'r'}"]
+    assert cli(*options).status == 0
+    config = json.loads((static / "config.json").read_text())
+    (static / "config.json").write_text(json.dumps({**config, "normalize": False}))
+    embedders._digests.cache_clear()
+    ended = cli(*options, "pipeline=inference")
+    assert ended.status == 1
+    assert "embedding model that model" in ended.stderr
+    assert "has changed since" in ended.stderr

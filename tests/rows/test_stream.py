@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -122,6 +122,8 @@ def test_stages_are_reported_under_their_package(stream: Callable[..., RowStream
     told: dict[str, Counts] = {}
 
     class Record:
+        facts: ClassVar[dict[str, Any]] = {}
+
         def stage(self, name: str, counts: Counts, seconds: float) -> None:
             assert seconds >= 0
             told[name] = counts
@@ -129,6 +131,7 @@ def test_stages_are_reported_under_their_package(stream: Callable[..., RowStream
     with stream() as rows:
         list(rows)
     rows.report(Record(), "feature")
+    assert Record.facts == {"ids": "given"}
     assert list(told) == ["feature/extract", "feature/deduplicate", "feature/validate"]
     assert told["feature/extract"] == Counts(read=6, delivered=5, rejected=1)
     assert told["feature/deduplicate"] == Counts(read=5, delivered=4, duplicates=1)

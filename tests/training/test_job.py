@@ -301,3 +301,56 @@ def test_a_retraining_keeps_the_algorithm(
     assert set(layer(root, "09_inference", "predictions.parquet")["model_version"]) == {
         after.version
     }
+
+
+def test_a_retraining_keeps_the_rules(cli: Cli, root: Path, fast: tuple[str, ...]) -> None:
+    before = artifact_of(root)
+    ended = cli(
+        *fast,
+        "pipeline=inference",
+        "pipeline.on_skew=retrain",
+        "inference.shares.low=0.4",
+        "training.balance=none",
+        "training.label.negative=1",
+        "training.split.test_share=0.5",
+        "training.max_rows=300",
+        "seed=99",
+        f"paths.root={root}",
+    )
+    assert ended.status == 3, ended.stderr
+    assert "No file has changed" in ended.stderr
+    after = artifact_of(root)
+    assert after.version != before.version
+    assert after.card["rules"] == before.card["rules"]
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("training.max_rows=0", "training.max_rows must be at least 1"),
+        ("training.thresholds.f1_macro=40", "must be a number between 0 and 1"),
+        ("inference.shares.min_rows=-5", "inference.shares.min_rows must be at least 0"),
+        ("pipeline.max_retrains=-1", "pipeline.max_retrains must be at least 0"),
+        ("inference.source=/nowhere/new.csv", "/nowhere/new.csv does not exist"),
+    ],
+)
+def test_a_value_out_of_range_is_told_before_the_first_row_is_read(
+    cli: Cli, fast: tuple[str, ...], tmp_path: Path, override: str, complaint: str
+) -> None:
+    ended = cli(*fast, "pipeline=full", override, f"paths.root={tmp_path}")
+    assert ended.status == 2
+    assert complaint in ended.stderr
+    assert not (tmp_path / "data" / "04_feature").exists()
+
+
+def test_texts_without_a_word_in_common_cannot_train(
+    cli: Cli, fast: tuple[str, ...], tmp_path: Path
+) -> None:
+    rows = pd.DataFrame(
+        {"text": [f"w{i}" for i in range(120)], "rating": [1, 3, 5] * 40, "id": range(120)}
+    )
+    rows.to_csv(tmp_path / "unique.csv", index=False)
+    options = ["dataset=messages", f"dataset.path={tmp_path / 'unique.csv'}"]
+    ended = cli(*fast, "pipeline=full", *options, f"paths.root={tmp_path}")
+    assert ended.status == 2, ended.stderr
+    assert "cannot be fitted to these rows" in ended.stderr

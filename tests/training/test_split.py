@@ -121,5 +121,5 @@ def test_a_text_is_never_on_both_sides(rows: list[tuple[str, int]], by: str, sha
 def test_too_few_different_texts_for_a_random_share_is_an_input_error() -> None:
     dates = pd.Series([pd.NaT] * 30, dtype="datetime64[us]")
     texts = pd.Series(["same"] * 28 + ["a", "b"])
-    with pytest.raises(InputError, match="at least 5 different texts.*there are 3"):
+    with pytest.raises(InputError, match=r"at least 5 different texts.*there are 3"):
         Split(by="stratified").held_out(dates, texts, [0, 1, 2] * 10)

@@ -93,7 +93,7 @@ class FeatureJob:
             If no row is accepted; the store then delivers what it did before.
         """
         clock = Clock()
-        store = FeatureStore(paths.layer("04_feature"), kernel, clock)
+        store = FeatureStore(paths.layer("04_feature"), kernel, clock, engine)
         rejected = paths.layer("02_intermediate") / "rejected.parquet"
         snapshot = f"snapshots/{record.run_id}-{len(record.stages)}.parquet"
         stream = RowStream(
@@ -135,9 +135,6 @@ class FeatureJob:
         write_manifest(store.folder, manifest)
         record.facts["sources"] = dict(manifest.sources)
         record.facts["skipped"] = stream.skipped
-        record.facts["ids"] = "derived from content" if source.id_derived else "given"
-        if source.id_derived:
-            logger.info("The messages bring no id: each gets the MD5 of its row.")
         return manifest
 
     @staticmethod

@@ -83,7 +83,7 @@ class InferenceJob:
         clock = Clock()
         folder = paths.layer("09_inference")
         rejected = folder / "rejected.parquet"
-        store = FeatureStore(paths.layer("04_feature"), kernel, clock)
+        store = FeatureStore(paths.layer("04_feature"), kernel, clock, engine)
         stream = RowStream(
             source,
             kernel.check,
@@ -138,6 +138,7 @@ class InferenceJob:
         record.facts["model_version"] = artifact.version
         record.facts["inference_sources"] = {file: file_digest(file) for file in source.files}
         record.facts["shares"] = verdict.to_dict()
+        logger.info("Predictions: {}", folder / "predictions.parquet")
         logger.info("Shares of the classes: {}\n{}", verdict.verdict, verdict.table())
         return verdict
 

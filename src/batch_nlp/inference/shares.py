@@ -91,6 +91,9 @@ class ShareRule:
                 f"got low={self.low} and high={self.high}."
             )
             raise InputError(message)
+        if self.min_rows < 0:
+            message = f"inference.shares.min_rows must be at least 0, got {self.min_rows}."
+            raise InputError(message)
 
     def judge(self, counts: list[int], training_shares: Mapping[str, float]) -> ShareVerdict:
         """Hold the predicted classes against the band.
@@ -110,10 +113,15 @@ class ShareRule:
         shares = {
             label: n / n_rows if n_rows else 0.0 for label, n in zip(LABELS, counts, strict=True)
         }
-        outside = [label for label, share in shares.items() if not self.low <= share <= self.high]
+        judged = n_rows >= self.min_rows
+        outside = [
+            label
+            for label, share in shares.items()
+            if judged and not self.low <= share <= self.high
+        ]
         verdict: Literal["inside", "outside", "too few rows"] = "outside" if outside else "inside"
         return ShareVerdict(
-            verdict=verdict if n_rows >= self.min_rows else "too few rows",
+            verdict=verdict if judged else "too few rows",
             n_rows=n_rows,
             shares=shares,
             training_shares=dict(training_shares),

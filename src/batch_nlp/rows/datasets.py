@@ -15,7 +15,9 @@ from batch_nlp.rows.extract import Source, Table
 from batch_nlp.sample import Sample
 from batch_nlp.schemas import (
     JOINED_FIELDS,
+    LEAKING,
     MESSAGE_FIELDS,
+    NO_CATEGORY,
     REFERENCE_FIELDS,
     REFERENCE_KEYS,
     TARGETS,
@@ -275,6 +277,7 @@ class YelpDataset:
             for name in MESSAGE_FIELDS
             if name != "label"
         }
+        wanted |= _named(fields or {})
         limits = (self.max_reviews, self.since, self.until) if files is None else (None,) * 3
         return _source(
             expand(chosen, key=key),
@@ -374,7 +377,11 @@ class MessagesDataset:
         if self.delimiter is not None and len(self.delimiter) != 1:
             message = f"dataset.delimiter must be one character, got {self.delimiter!r}."
             raise InputError(message)
-        own = {"id", "text", "date", *TARGETS, *self._names().values()}
+        own = {"id", "text", "date", *TARGETS, *LEAKING, *NO_CATEGORY, *self._names().values()}
+        both = sorted(set(self.numeric).intersection(self.categorical))
+        if both:
+            message = f"dataset.numeric and dataset.categorical both name {both}: choose one."
+            raise InputError(message)
         for key, names in (("numeric", self.numeric), ("categorical", self.categorical)):
             taken = sorted(own.intersection(names))
             if taken:
@@ -427,10 +434,13 @@ class MessagesDataset:
             must = must and not (for_inference and name in TARGETS)
             must = must or name == "text"
             wanted[name] = Wanted(column, f"dataset.columns.{option}" if must else None)
-        for name, field_ in fields.items():
-            if field_.named:
-                wanted[name] = Wanted(name, "dataset.numeric or dataset.categorical")
-        return wanted
+        return wanted | _named(fields)
+
+
+def _named(fields: Mapping[str, Field]) -> dict[str, Wanted]:
+    """Ask for the columns that the configuration named as features."""
+    missing = "dataset.numeric or dataset.categorical"
+    return {name: Wanted(name, missing) for name, field in fields.items() if field.named}
 
 
 def _differs_in_case(name: str) -> bool:

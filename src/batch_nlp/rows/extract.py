@@ -64,6 +64,36 @@ class Engine:
             message = f"engine.batch_rows must be at least 1, got {self.batch_rows}."
             raise InputError(message)
 
+    def connect(
+        self, database: Path | None = None, *, spill: Path | None = None
+    ) -> duckdb.DuckDBPyConnection:
+        """Start DuckDB within these limits.
+
+        Parameters
+        ----------
+        database : Path, optional
+            Its file; None keeps the tables in memory.
+        spill : Path, optional
+            Where it puts what does not fit in memory.
+
+        Raises
+        ------
+        InputError
+            If DuckDB refuses a value.
+        """
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": self.memory_limit
+        }
+        if spill is not None:
+            settings["temp_directory"] = str(spill)
+        if self.threads is not None:
+            settings["threads"] = self.threads
+        try:
+            return duckdb.connect(str(database or ":memory:"), config=settings)
+        except duckdb.Error as error:
+            message = f"engine: DuckDB does not start with {settings}: {error}"
+            raise InputError(message) from error
+
 
 @dataclass(frozen=True)
 class Table:
@@ -175,7 +205,9 @@ class Extraction:
             folder = (Path(self.engine.spill) if self.engine.spill else self.spill) / uuid4().hex
             folder.mkdir(parents=True)
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
-            self._db = undo.enter_context(self._connect(folder))
+            self._db = undo.enter_context(
+                self.engine.connect(folder / "rows.duckdb", spill=folder / "spill")
+            )
             self._create("rejected", REJECTED)
             for table in REFERENCE_FIELDS:
                 self._load_reference(table)
@@ -213,19 +245,6 @@ class Extraction:
             WHERE m.problem IS NULL ORDER BY m.seq
             """
         )
-
-    def _connect(self, folder: Path) -> duckdb.DuckDBPyConnection:
-        settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": self.engine.memory_limit,
-            "temp_directory": str(folder / "spill"),
-        }
-        if self.engine.threads is not None:
-            settings["threads"] = self.engine.threads
-        try:
-            return duckdb.connect(str(folder / "rows.duckdb"), config=settings)
-        except duckdb.Error as error:
-            message = f"engine: DuckDB does not start with {settings}: {error}"
-            raise InputError(message) from error
 
     def _batches(self, sql: str) -> Iterator[pa.RecordBatch]:
         # Its own cursor, so that the loop may write to the database while it reads.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import pandas as pd
+import pyarrow as pa
+from loguru import logger
 
 from batch_nlp.errors import InputError
 from batch_nlp.logs import Clock
@@ -20,6 +22,8 @@ from batch_nlp.tables import ParquetSink
 
 class Record(Protocol):
     """Where stages are reported to."""
+
+    facts: dict[str, Any]
 
     def stage(self, name: str, counts: Counts, seconds: float) -> None:
         """Add a stage."""
@@ -101,13 +105,8 @@ class RowStream:
         with ExitStack() as stack:
             layer = None
             if self._extracted is not None:
-                kept = [
-                    ("source", REJECTED.field("source").type),
-                    ("row", REJECTED.field("row").type),
-                ]
-                schema = text_schema(list(self.source.fields))
-                for position, (name, kind) in enumerate(kept):
-                    schema = schema.insert(position, REJECTED.field(name).with_type(kind))
+                where = [REJECTED.field("source"), REJECTED.field("row")]
+                schema = pa.schema([*where, *text_schema(list(self.source.fields))])
                 layer = stack.enter_context(ParquetSink(self._extracted, schema))
             for batch in self.clock.timed(self._extraction.rows(), "extract"):
                 if layer is not None:
@@ -126,9 +125,12 @@ class RowStream:
                     yield verdict.accepted
 
     def report(self, record: Record, package: str) -> None:
-        """Add the stages of the rows to the run record."""
+        """Add the stages of the rows to the run record, and where their ids come from."""
         for name, counts in self.counts.items():
             record.stage(f"{package}/{name}", counts, self.clock.seconds.get(name, 0.0))
+        record.facts["ids"] = "derived from content" if self.source.id_derived else "given"
+        if self.source.id_derived:
+            logger.info("The messages bring no id: each gets the MD5 of its row.")
 
     def require_some(self, rejected: Path) -> None:
         """Raise if no row was accepted.

@@ -11,6 +11,30 @@ METRICS = ("f1_weighted", "f1_macro", "recall_macro", "accuracy")
 """What a threshold can be set on: the measures between 0 and 1 of which more is better."""
 
 
+def limits(thresholds: Mapping[str, float | None]) -> dict[str, float]:
+    """Give the thresholds that are set.
+
+    Parameters
+    ----------
+    thresholds : mapping of str to float or None
+        As in `check`.
+
+    Raises
+    ------
+    InputError
+        If a metric is not known or a threshold is not a number between 0 and 1.
+    """
+    unknown = [metric for metric in thresholds if metric not in METRICS]
+    if unknown:
+        message = f"training.thresholds must name metrics out of {list(METRICS)}, got {unknown}."
+        raise InputError(message)
+    return {
+        metric: _limit(metric, threshold)
+        for metric, threshold in thresholds.items()
+        if threshold is not None
+    }
+
+
 def check(evaluation: Evaluation, thresholds: Mapping[str, float | None]) -> None:
     """Refuse a model that is below a threshold.
 
@@ -40,19 +64,10 @@ def check(evaluation: Evaluation, thresholds: Mapping[str, float | None]) -> Non
     batch_nlp.errors.GateError: The model is not good enough to be put in use, and nothing is \
 replaced: f1_macro is 0.556, below training.thresholds.f1_macro 0.750.
     """
-    unknown = [metric for metric in thresholds if metric not in METRICS]
-    if unknown:
-        message = f"training.thresholds must name metrics out of {list(METRICS)}, got {unknown}."
-        raise InputError(message)
-    limits = {
-        metric: _limit(metric, threshold)
-        for metric, threshold in thresholds.items()
-        if threshold is not None
-    }
     # "Not at least" and not "below", so that NaN fails.
     failures = [
         _failure(metric, value, limit)
-        for metric, limit in limits.items()
+        for metric, limit in limits(thresholds).items()
         if not (value := float(getattr(evaluation, metric))) >= limit
     ]
     if failures:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,30 +15,23 @@ import pyarrow as pa
 from loguru import logger
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.class_weight import compute_sample_weight
 
-from batch_nlp.artifact import Artifact, Registry
+from batch_nlp.artifact import CARD_FILE, Artifact, Registry
 from batch_nlp.errors import InputError
 from batch_nlp.kernel import Kernel
 from batch_nlp.logs import Clock
 from batch_nlp.records import RunRecord
-from batch_nlp.reporting.diagrams import pipeline_html
-from batch_nlp.reporting.pictures import (
-    confusion_matrix_png,
-    feature_importance_png,
-    feature_importances,
-)
 from batch_nlp.rows.counts import Counts
+from batch_nlp.rows.extract import Engine
 from batch_nlp.schemas import LABELS, REJECTED, typed_schema
 from batch_nlp.settings import Paths
 from batch_nlp.store import FeatureStore, Manifest
-from batch_nlp.tables import ParquetSink, from_pandas, write_json
+from batch_nlp.tables import ParquetSink, from_pandas, write_json, write_text
 from batch_nlp.training.evaluate import Evaluation, evaluate
-from batch_nlp.training.gate import check
+from batch_nlp.training.gate import check, limits
 from batch_nlp.training.labels import StarRule
 from batch_nlp.training.split import Split
-from batch_nlp.transformers.base import MissingColumnError
 
 FEWEST_PER_CLASS = 10
 """Rows of each class that training needs: fewer cannot fill the folds and the test set."""
@@ -129,6 +123,12 @@ class TrainingJob:
     seed: int = 0
     features: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.max_rows < 1:
+            message = f"training.max_rows must be at least 1, got {self.max_rows}."
+            raise InputError(message)
+        limits(self.thresholds)
+
     def run(
         self,
         manifest: Manifest,
@@ -137,10 +137,11 @@ class TrainingJob:
         *,
         store: Path,
         paths: Paths,
-        batch_rows: int,
+        engine: Engine,
         record: RunRecord,
         config_text: str,
         like: Artifact | None = None,
+        retrained_from: str | None = None,
     ) -> Trained:
         """Train on a snapshot of the feature store and put the model in use if it passes.
 
@@ -156,14 +157,16 @@ class TrainingJob:
             Folder of the feature store.
         paths : Paths
             Where reports and data layers go.
-        batch_rows : int
-            Rows read at a time.
+        engine : Engine
+            How features are read.
         record : RunRecord
             Takes the counts of each stage.
         config_text : str
             The composed configuration, kept in the artifact.
         like : Artifact, optional
-            A model in use, whose algorithm and parameters are kept: a retraining.
+            A model in use, whose steps, parameters and rules are kept: a retraining.
+        retrained_from : str, optional
+            Version of that model, for the card.
 
         Returns
         -------
@@ -176,10 +179,24 @@ class TrainingJob:
         GateError
             If a metric is below its threshold; the model in use then stays in use.
         """
+        if like is not None:
+            return self._in_the_way_of(like).run(
+                manifest,
+                kernel,
+                registry,
+                store=store,
+                paths=paths,
+                engine=engine,
+                record=record,
+                config_text=config_text,
+                retrained_from=like.version,
+            )
         clock = Clock()
         with clock.step("read"):
-            features = FeatureStore(store, kernel, clock)
-            frames = list(features.read(manifest, batch_rows=batch_rows, newest=self.max_rows))
+            features = FeatureStore(store, kernel, clock, engine)
+            frames = list(
+                features.read(manifest, batch_rows=engine.batch_rows, newest=self.max_rows)
+            )
             rows = pd.concat(frames, ignore_index=True)
         rows = self._labelled(rows, paths, record, clock)
         target = rows.pop("target").to_numpy()
@@ -194,8 +211,8 @@ class TrainingJob:
             train=int((~held_out).sum()),
             test=int(held_out.sum()),
         )
-        _require_classes(target[~held_out], "train the model")
-        model = clone(like.model_pipeline if like is not None else self.model)
+        _require_classes(target[~held_out], "train the model beside the rows held out")
+        model = clone(self.model)
         inputs = rows.drop(columns=["id", "key", "stars", "label"])
         with clock.step("fit"):
             self._fit(model, inputs[~held_out], target[~held_out])
@@ -223,9 +240,13 @@ class TrainingJob:
             "n_train": trained,
             "n_test": tested,
             "split": self.split.method(rows["date"]),
-            "balance": self.balance,
-            "label": {"negative": self.label.negative, "positive": self.label.positive},
-            "seed": self.seed,
+            "rules": {
+                "label": asdict(self.label),
+                "split": asdict(self.split),
+                "balance": self.balance,
+                "max_rows": self.max_rows,
+                "seed": self.seed,
+            },
             "run_id": record.run_id,
             "config_digest": record.config_digest,
             "features": {
@@ -238,26 +259,39 @@ class TrainingJob:
             },
             "classifier": type(model[-1]).__name__,
             "parameters": model[-1].get_params(),
-            "retrained_from": like.version if like is not None else None,
+            "retrained_from": retrained_from,
         }
         record.facts["metrics"] = evaluation.to_dict()
         version = registry.save(
             Artifact(feature_pipeline=kernel.pipeline, model_pipeline=model, card=card),
             config_text=config_text,
         )
-        registry.promote(version)
-        logger.info("Model {} {} is in use.", registry.name, version)
         self._report(model, kernel, evaluation, paths)
         self._save_predictions(rows["id"][held_out], target[held_out], probabilities, model, paths)
-        saved = registry.load(version).card
-        write_json(paths.layer("06_models") / "card.json", saved)
-        write_json(paths.layer("06_models") / "parameters.json", saved["parameters"])
+        saved = (registry.folder / version / CARD_FILE).read_text(encoding="utf-8")
+        write_text(paths.layer("06_models") / "card.json", saved)
+        write_json(paths.layer("06_models") / "parameters.json", json.loads(saved)["parameters"])
+        registry.promote(version)
+        logger.info("Model {} {} is in use.", registry.name, version)
         record.facts["model_version"] = version
         return Trained(
             version=version,
             evaluation=evaluation,
             held_out=rows.loc[held_out, ["id", *kernel.content]].reset_index(drop=True),
             kernel=kernel,
+        )
+
+    def _in_the_way_of(self, artifact: Artifact) -> TrainingJob:
+        """Give the job that trains a model as `artifact` was trained; thresholds stay."""
+        rules = artifact.card["rules"]
+        return replace(
+            self,
+            model=clone(artifact.model_pipeline),
+            label=StarRule(**rules["label"]),
+            split=Split(**rules["split"]),
+            balance=rules["balance"],
+            max_rows=rules["max_rows"],
+            seed=rules["seed"],
         )
 
     def _labelled(
@@ -287,8 +321,10 @@ class TrainingJob:
     def _fit(self, model: Pipeline, rows: pd.DataFrame, target: npt.NDArray[np.int64]) -> None:
         try:
             model.fit(rows, target, classifier__sample_weight=self._weights(target))
-        except (InvalidParameterError, MissingColumnError) as error:
-            message = f"training.model or classifier: {error}"
+        except ValueError as error:
+            # A parameter out of its range, a column that is not there, texts without a word.
+            reason = str(error).split("\n", maxsplit=1)[0]
+            message = f"training.model or classifier cannot be fitted to these rows: {reason}"
             raise InputError(message) from error
 
     def _weights(self, target: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
@@ -324,6 +360,13 @@ class TrainingJob:
 
     @staticmethod
     def _report(model: Pipeline, kernel: Kernel, evaluation: Evaluation, paths: Paths) -> None:
+        from batch_nlp.reporting.diagrams import pipeline_html  # noqa: PLC0415
+        from batch_nlp.reporting.pictures import (  # noqa: PLC0415  matplotlib, once it draws
+            confusion_matrix_png,
+            feature_importance_png,
+            feature_importances,
+        )
+
         folder = paths.layer("08_reporting")
         evaluation.write(folder)
         confusion_matrix_png(evaluation, folder / "confusion_matrix.png")

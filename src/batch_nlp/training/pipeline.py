@@ -12,10 +12,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import Pipeline
 
-from batch_nlp.schemas import LEAKING, TARGETS
-
-NO_CATEGORY = ("id", "key", "text", "clean_text", "user_id", "business_id", "elite", "categories")
-"""Text columns that name or say something, and do not sort rows into kinds."""
+from batch_nlp.schemas import LEAKING, NO_CATEGORY, TARGETS
 
 EMBEDDING = "embedding_"
 """How the names of the embedding's columns begin."""

@@ -111,6 +111,9 @@ class OutOfFoldScores(LearningStep):
             method="predict_proba",
         )
         added = pd.DataFrame(scores, index=X.index, columns=list(self._columns_added()))
+        taken = sorted(set(X.columns).intersection(added.columns))
+        if taken:
+            raise ValueError(f"OutOfFoldScores adds the columns {taken}, which the input has too.")
         return pd.concat([X, added], axis="columns")
 
     def _learn(self, X: pd.DataFrame) -> None:
