@@ -44,6 +44,7 @@ train: $(VENV)/.installed ## train on the feature store (on the committed sample
 infer: $(VENV)/.installed ## label new messages: make infer ARGS='inference.source=new.csv dataset=messages'
 	$(RUN) pipeline=inference $(ARGS)
 
+test: export OMP_WAIT_POLICY = passive
 test: $(VENV)/.installed ## run the tests, with coverage
 	$(VENV)/bin/python -m pytest -n 2 --cov --cov-report=term --cov-report=xml $(ARGS)
 
