@@ -167,8 +167,10 @@ class _Run:
     def training(self, like: Artifact | None = None) -> Trained:
         """Train on what the store delivers; with a model in use, in just its way."""
         job: TrainingJob = build(self.config.training, "training")
-        # A retraining learns from what was just extracted.
-        store = Path(job.features) if job.features and like is None else self.store
+        store = Path(job.features) if job.features else self.store
+        if like is not None:
+            # A retraining learns from what was just extracted.
+            job, store = job.in_the_way_of(like), self.store
         manifest = read_manifest(store)
         feature_job = self._feature_job(manifest.steps)
         kernel = feature_job.kernel(fields_from_json(manifest.fields), manifest.steps)
@@ -188,7 +190,7 @@ class _Run:
             engine=self.engine,
             record=self.record,
             config_text=self.config_text,
-            like=like,
+            retrained_from=like.version if like is not None else None,
         )
 
     def inference(self) -> ShareVerdict:

@@ -96,7 +96,7 @@ class TrainingJob:
     Parameters
     ----------
     model : Pipeline
-        Unfitted, from features to classes.
+        From features to classes; it is cloned before it is fitted.
     label : StarRule
         Stars to classes.
     split : Split
@@ -140,7 +140,6 @@ class TrainingJob:
         engine: Engine,
         record: RunRecord,
         config_text: str,
-        like: Artifact | None = None,
         retrained_from: str | None = None,
     ) -> Trained:
         """Train on a snapshot of the feature store and put the model in use if it passes.
@@ -163,10 +162,8 @@ class TrainingJob:
             Takes the counts of each stage.
         config_text : str
             The composed configuration, kept in the artifact.
-        like : Artifact, optional
-            A model in use, whose steps, parameters and rules are kept: a retraining.
         retrained_from : str, optional
-            Version of that model, for the card.
+            Version of the model that this one is to follow, for the card.
 
         Returns
         -------
@@ -179,18 +176,6 @@ class TrainingJob:
         GateError
             If a metric is below its threshold; the model in use then stays in use.
         """
-        if like is not None:
-            return self._in_the_way_of(like).run(
-                manifest,
-                kernel,
-                registry,
-                store=store,
-                paths=paths,
-                engine=engine,
-                record=record,
-                config_text=config_text,
-                retrained_from=like.version,
-            )
         clock = Clock()
         with clock.step("read"):
             features = FeatureStore(store, kernel, clock, engine)
@@ -281,12 +266,19 @@ class TrainingJob:
             kernel=kernel,
         )
 
-    def _in_the_way_of(self, artifact: Artifact) -> TrainingJob:
-        """Give the job that trains a model as `artifact` was trained; thresholds stay."""
+    def in_the_way_of(self, artifact: Artifact) -> TrainingJob:
+        """Give the job that trains a model as `artifact` was trained.
+
+        Parameters
+        ----------
+        artifact : Artifact
+            A model in use, whose steps, parameters and rules are kept; the thresholds stay
+            those of this job.
+        """
         rules = artifact.card["rules"]
         return replace(
             self,
-            model=clone(artifact.model_pipeline),
+            model=artifact.model_pipeline,
             label=StarRule(**rules["label"]),
             split=Split(**rules["split"]),
             balance=rules["balance"],
