@@ -6,11 +6,12 @@ ARGS ?=
 EXTRAS ?=
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 VENV := .venv
+FIND_LINKS = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}"
 RUN := $(VENV)/bin/python start_batch_nlp.py
 SOURCES := src tests benchmarks start_batch_nlp.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install run train infer test check format docs sample clean
+.PHONY: help install run train infer test check format docs sample benchmark-quality clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -18,8 +19,7 @@ help: ## show this list
 install: $(VENV)/.installed ## install the environment; EXTRAS=transformers adds sentence-transformers
 ifneq ($(EXTRAS),)
 	@# Through uv's pip, which takes wheels from the folder that pip is set up with, if any.
-	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}" \
-		$(UV) pip install --python $(VENV)/bin/python --editable '.[$(EXTRAS)]'
+	$(FIND_LINKS) $(UV) pip install --python $(VENV)/bin/python --editable '.[$(EXTRAS)]'
 endif
 
 .uv/bin/uv:
@@ -68,6 +68,18 @@ sample: $(VENV)/.installed ## make the committed sample of features again
 	$(RUN) pipeline=feature sample.n_reviews=1000 feature.save_layers=false paths.root=build/sample
 	mkdir -p data/04_feature/sample
 	cp -R build/sample/data/04_feature/. data/04_feature/sample
+
+BENCHMARK := build/benchmark/envs/harness
+
+$(BENCHMARK)/.installed: pyproject.toml $(filter .uv/bin/uv,$(UV))
+	$(UV) venv --quiet --clear --python $(PYTHON) $(BENCHMARK)
+	$(FIND_LINKS) $(UV) pip install --quiet --python $(BENCHMARK)/bin/python \
+		--editable '.[transformers]' --group benchmark
+	@touch $@
+
+benchmark-quality: export OMP_WAIT_POLICY = passive
+benchmark-quality: $(BENCHMARK)/.installed ## accuracy beside the rivals, under 40 minutes; ARGS=--quick: 5
+	$(FIND_LINKS) UV=$(UV) $(BENCHMARK)/bin/python -m benchmarks.quality $(ARGS)
 
 clean: ## remove the environment, caches and build outputs; data and models stay
 	rm -rf $(VENV) .uv build dist coverage.xml .coverage .pytest_cache .mypy_cache .ruff_cache outputs

@@ -24,6 +24,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from batch_nlp import artifact as module
 from batch_nlp.artifact import Artifact, Registry, card_digest
 from batch_nlp.errors import ArtifactError, InputError
+from batch_nlp.training.calibrate import CalibratedClassifier, inner_classifier
 
 CONFIG = "seed: 7\nname: ñandú\n"
 FILES = ("feature_pipeline.joblib", "model_pipeline.joblib", "config.yaml")
@@ -42,6 +43,15 @@ def boosted(rows: tuple[pd.DataFrame, np.ndarray]) -> Pipeline:
 
     classifier = XGBClassifier(n_estimators=8, max_depth=3, n_jobs=1, random_state=7)
     return Pipeline([("scale", StandardScaler()), ("classify", classifier)]).fit(*rows)
+
+
+@pytest.fixture(scope="module")
+def calibrated(rows: tuple[pd.DataFrame, np.ndarray]) -> Pipeline:
+    from xgboost import XGBClassifier
+
+    classifier = XGBClassifier(n_estimators=8, max_depth=3, n_jobs=1, random_state=7)
+    last = CalibratedClassifier(estimator=classifier)
+    return Pipeline([("scale", StandardScaler()), ("classify", last)]).fit(*rows)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +114,22 @@ def test_the_booster_is_kept_beside_the_pickle_and_not_in_it(
     bare = joblib.load(place / "model_pipeline.joblib")[-1]
     assert not bare.__sklearn_is_fitted__()
     assert boosted[-1].__sklearn_is_fitted__()
+
+
+def test_a_calibrated_model_comes_back_bit_equal(
+    registry: Registry, calibrated: Pipeline, rows: tuple[pd.DataFrame, np.ndarray]
+) -> None:
+    version = registry.save(trained(calibrated), config_text=CONFIG)
+    place = registry.folder / version
+    assert {path.name for path in place.iterdir()} == {*FILES, "booster.ubj", "card.json"}
+    bare = joblib.load(place / "model_pipeline.joblib")
+    assert not inner_classifier(bare).__sklearn_is_fitted__()
+    assert inner_classifier(calibrated).__sklearn_is_fitted__()
+    loaded = registry.load(version).model_pipeline
+    assert np.array_equal(loaded.predict_proba(rows[0]), calibrated.predict_proba(rows[0]))
+    assert np.array_equal(loaded.predict(rows[0]), calibrated.predict(rows[0]))
+    assert loaded[-1].describe() == calibrated[-1].describe()
+    assert str(loaded[-1].get_params()) == str(calibrated[-1].get_params())
 
 
 def test_early_stopping_survives(registry: Registry, rows: tuple[pd.DataFrame, np.ndarray]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from batch_nlp.errors import InputError
 from batch_nlp.settings import Configuration, build, verify
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -53,6 +55,15 @@ def named(chosen: Mapping[str, str | None]) -> str:
     return "-".join(str(option) for option in chosen.values())
 
 
+def lacking(chosen: Mapping[str, str | None]) -> str | None:
+    """Say what the classifier of a combination lacks in an empty root, if anything."""
+    if chosen["classifier"] == "best":
+        return "run pipeline=selection first"
+    if chosen["classifier"] == "lightgbm" and find_spec("lightgbm") is None:
+        return "make install EXTRAS=lightgbm"
+    return None
+
+
 def test_what_people_swap_are_groups() -> None:
     assert {"dataset", "embedder", "classifier", "pipeline", "experiment"} <= set(GROUPS)
     assert len(COMBINATIONS) >= 3 * 4 * 4 * 2
@@ -64,14 +75,29 @@ def test_every_combination_composes_and_its_parts_build(
 ) -> None:
     config = composed(chosen)
     verify(config)
+    why = lacking(chosen)
     for part in ("dataset", "embedder", "classifier", "feature", "training"):
-        assert build(config[part], part) is not None or chosen[part] == "none"
+        if why and part in {"classifier", "training"}:
+            with pytest.raises(InputError, match=why):
+                build(config[part], part)
+        else:
+            assert build(config[part], part) is not None or chosen[part] == "none"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_parts_that_leave_no_choice_build(composed: Compose, tmp_path: Path) -> None:
     config = composed({})
-    for part in ("model", "sample", "paths", "logs", "engine", "inference", "distill"):
+    for part in (
+        "model",
+        "sample",
+        "paths",
+        "logs",
+        "engine",
+        "inference",
+        "distill",
+        "explain",
+        "selection",
+    ):
         assert build(config[part], part) is not None
     assert list(tmp_path.iterdir()) == []
 
@@ -105,7 +131,7 @@ def test_the_parts_are_those_that_the_program_knows(composed: Compose) -> None:
 def test_defaults(composed: Compose) -> None:
     config = composed({})
     assert config.dataset._target_.endswith("SampleDataset")
-    assert config.embedder._target_.endswith("StaticEmbedder")
+    assert config.embedder._target_.endswith("SentimentEmbedder")
     assert config.classifier._target_ == "xgboost.XGBClassifier"
     assert config.pipeline.name == "full"
     assert config.pipeline.on_skew == "retrain"

@@ -139,7 +139,7 @@ def test_a_distilled_model_embeds(source: Path, tmp_path: Path, dtype: str) -> N
     np.testing.assert_allclose(lengths[[0, 1, 4]], 1, atol=1e-3)
     assert lengths[3] == 0  # Han script is not in a vocabulary for English.
     (Path(path) / "model.safetensors").write_bytes(b"")
-    embedders._digests.cache_clear()
+    embedders.verified_digests.cache_clear()
     with pytest.raises(ArtifactError, match=r"model\.safetensors must have the SHA-256"):
         StaticEmbedder(path=path).fingerprint()
 

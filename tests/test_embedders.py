@@ -216,6 +216,7 @@ def test_a_missing_file_is_named(
         StaticEmbedder(path=str(copied_model)).fingerprint()
     bare = Path(shutil.copytree(SHIPPED_MODEL, tmp_path / "bare"))
     (bare / "digests.json").unlink()
+    monkeypatch.setattr(embedders, "ASSETS", tmp_path)
     monkeypatch.setattr(embedders, "SHIPPED_MODEL", bare)
     with pytest.raises(ArtifactError, match=r"digests\.json is missing; install the package again"):
         StaticEmbedder().encode(["a"])

@@ -34,6 +34,7 @@ from sklearn.pipeline import Pipeline
 
 from batch_nlp.errors import ArtifactError, InputError
 from batch_nlp.tables import atomic_folder, digest, write_json, write_text
+from batch_nlp.training.calibrate import inner_classifier
 
 FEATURE_FILE = "feature_pipeline.joblib"
 MODEL_FILE = "model_pipeline.joblib"
@@ -70,7 +71,7 @@ class Artifact:
     feature_pipeline : sklearn.pipeline.Pipeline
         From the typed rows to features; row-local.
     model_pipeline : sklearn.pipeline.Pipeline
-        From features to classes; its last step is the classifier.
+        From features to classes; its last step is the classifier, or what calibrates it.
     card : dict
         How the model came about: metrics, class shares, digests of the data and of the
         configuration, seed, parameters. `Registry.save` adds ``name``, ``version``,
@@ -330,24 +331,29 @@ def _plain(value: Any) -> Any:
 
 
 def _without_booster(model: Any) -> tuple[Any, Any]:
-    """Take the booster out of a copy of the pipeline, where its last step has one."""
+    """Take the booster out of a copy of the pipeline, where its classifier has one."""
     # Whoever made such a classifier has imported xgboost; nobody else needs to.
     xgboost = sys.modules.get("xgboost")
     if xgboost is None or not isinstance(model, Pipeline):
         return model, None
-    name, classifier = model.steps[-1]
+    classifier = inner_classifier(model)
     if not isinstance(classifier, xgboost.XGBClassifier):
         return model, None
     booster = classifier.get_booster()
     bare = copy.copy(classifier)
     del bare._Booster  # noqa: SLF001
+    name, last = model.steps[-1]
+    if last is not classifier:
+        around = copy.copy(last)
+        around.estimator_ = bare
+        bare = around
     rest = copy.copy(model)
     rest.steps = [*model.steps[:-1], (name, bare)]
     return rest, booster
 
 
 def _put_booster_back(model: Any, content: bytes, place: Path) -> None:
-    classifier = model.steps[-1][1]
+    classifier = inner_classifier(model)
     # Loading overwrites constructor parameters with what the booster knows of them.
     parameters = classifier.get_params()
     try:

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SHIPPED_MODEL = Path(__file__).parent / "assets" / "static_minilm"
+ASSETS = Path(__file__).parent / "assets"
+"""Folder of the models that come with the package."""
+
+SHIPPED_MODEL = ASSETS / "static_minilm"
 """Folder of the static model that comes with the package."""
 
 DIGESTS_FILE = "digests.json"
@@ -198,7 +201,9 @@ class StaticEmbedder(Embedder):
             If a file of the model is missing or damaged.
         """
         check_positive(self, "max_tokens", or_null=True)
-        return _fingerprint("static", _digests(self._folder()), max_tokens=self.max_tokens)
+        return fingerprint_of(
+            "static", verified_digests(self._folder()), max_tokens=self.max_tokens
+        )
 
 
 class SentenceEmbedder(Embedder):
@@ -300,8 +305,8 @@ class SentenceEmbedder(Embedder):
             If a file of the packaged model is missing or damaged.
         """
         check_positive(self, "max_tokens", or_null=True)
-        digests = _digests(sentence_folder(self.model))
-        return _fingerprint("sentence", digests, max_tokens=self.max_tokens)
+        digests = verified_digests(sentence_folder(self.model))
+        return fingerprint_of("sentence", digests, max_tokens=self.max_tokens)
 
 
 class HashingEmbedder(Embedder):
@@ -363,7 +368,7 @@ class HashingEmbedder(Embedder):
         str
             64 hexadecimal digits, from `n_features`.
         """
-        return _fingerprint("hashing", {}, n_features=self.n_features)
+        return fingerprint_of("hashing", {}, n_features=self.n_features)
 
 
 def no_embedder() -> None:
@@ -421,7 +426,7 @@ def sentence_folder(model: str | None) -> Path:
     if model is None:
         require_extra(_MINILM_MODULE, needed_by=f"The packaged model {MINILM_DISTRIBUTION}")
         folder = Path(str(files(_MINILM_MODULE))) / "model"
-        _check_digests(folder, {"model.safetensors": MINILM_SHA256}, _digests(folder))
+        _check_digests(folder, {"model.safetensors": MINILM_SHA256}, verified_digests(folder))
         return folder
     if Path(model).is_dir():
         return Path(model)
@@ -481,7 +486,23 @@ def check_positive(owner: object, name: str, *, or_null: bool = False) -> None:
         )
 
 
-def _fingerprint(kind: str, digests: Mapping[str, str], **parameters: object) -> str:
+def fingerprint_of(kind: str, digests: Mapping[str, str], **parameters: object) -> str:
+    """Return the SHA-256 of what decides an embedder's vectors.
+
+    Parameters
+    ----------
+    kind : str
+        Of embedder.
+    digests : mapping of str to str
+        SHA-256 of each file of its model.
+    **parameters
+        Those that change the vectors.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
     return digest({"kind": kind, "files": dict(digests), "parameters": parameters})
 
 
@@ -511,12 +532,20 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 
 @lru_cache(maxsize=8)
-def _digests(folder: Path) -> Mapping[str, str]:
+def verified_digests(folder: Path) -> Mapping[str, str]:
+    """Return `file_digests`, held against the ``digests.json`` beside the files, if there is one.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is missing or is not what it is stated to be, or a model that comes with the
+        package states nothing.
+    """
     found = file_digests(folder)
     stated = folder / DIGESTS_FILE
     if stated.is_file():
         _check_digests(folder, json.loads(stated.read_text(encoding="utf-8")), found)
-    elif folder == SHIPPED_MODEL:
+    elif folder.parent == ASSETS:
         raise ArtifactError(
             f"The shipped model is damaged: {stated} is missing; install the package again."
         )
@@ -572,7 +601,7 @@ class _StaticModel(NamedTuple):
 
 @lru_cache(maxsize=2)
 def _static_model(folder: Path) -> _StaticModel:
-    _digests(folder)
+    verified_digests(folder)
     from model2vec import StaticModel  # noqa: PLC0415
 
     try:

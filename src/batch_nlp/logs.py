@@ -59,17 +59,19 @@ class Logs:
         finally:
             logger.remove(sink)
 
-    def progress(self, items: Iterable[Item], *, what: str) -> Iterator[Item]:
+    def progress(
+        self, items: Iterable[Item], *, what: str, unit: str = "batches"
+    ) -> Iterator[Item]:
         """Show how far a loop is: a bar on a terminal, elsewhere a line now and then."""
         if sys.stderr.isatty():
-            yield from tqdm(items, desc=what, unit=" batches", leave=False, file=sys.stderr)
+            yield from tqdm(items, desc=what, unit=f" {unit}", leave=False, file=sys.stderr)
             return
         said = time.monotonic()
         for done, item in enumerate(items):
             yield item
             if time.monotonic() - said >= self.every:
                 said = time.monotonic()
-                logger.info("{}: {} batches done", what, done + 1)
+                logger.info("{}: {} {} done", what, done + 1, unit)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from batch_nlp.artifact import Artifact, Registry
 from batch_nlp.errors import ArtifactError, BatchNlpError, InputError
+from batch_nlp.explain.job import ExplainJob
 from batch_nlp.feature.job import FeatureJob
 from batch_nlp.inference.job import InferenceJob
 from batch_nlp.inference.shares import ShareVerdict
@@ -23,13 +24,14 @@ from batch_nlp.kernel import Kernel, fields_from_json
 from batch_nlp.logs import Logs
 from batch_nlp.records import RunRecord
 from batch_nlp.rows.datasets import Dataset, HeldOutDataset
-from batch_nlp.rows.extract import Engine
+from batch_nlp.rows.extract import Engine, Source
 from batch_nlp.settings import ModelChoice, Paths, PipelineChoice, build, plain, verify
-from batch_nlp.store import read_manifest
+from batch_nlp.store import Manifest, read_manifest
 from batch_nlp.tables import digest, write_text
 
 if TYPE_CHECKING:  # built from the configuration, and only where it trains
     from batch_nlp.training.job import Trained, TrainingJob
+    from batch_nlp.training.selection import SelectionJob
 
 OUTSIDE_BAND = 3
 """Exit status when predictions were delivered and a class is outside its band."""
@@ -131,7 +133,7 @@ class _Run:
         # What is wrong with the last stage is told before the first one runs.
         for stage in self.choice.stages:
             job = build(self.config[stage], stage)
-            if isinstance(job, InferenceJob) and job.source is not None:
+            if isinstance(job, InferenceJob | ExplainJob) and job.source is not None:
                 self.dataset.source(job.source)
         if self.choice.on_skew == "retrain":
             self.dataset.source()
@@ -142,6 +144,10 @@ class _Run:
                 self._hold_back(self.training())
             elif stage == "inference":
                 verdict = self.inference()
+            elif stage == "explain":
+                self.explain()
+            elif stage == "selection":
+                self.selection()
             else:
                 self.distill()
         return self._conclude(verdict) if verdict is not None else 0
@@ -171,16 +177,7 @@ class _Run:
         if like is not None:
             # A retraining learns from what was just extracted.
             job, store = job.in_the_way_of(like), self.store
-        manifest = read_manifest(store)
-        feature_job = self._feature_job(manifest.steps)
-        kernel = feature_job.kernel(fields_from_json(manifest.fields), manifest.steps)
-        made = (manifest.fingerprint, manifest.vector_fingerprint)
-        if made != (kernel.fingerprint, kernel.vector_fingerprint):
-            message = (
-                f"The features in {store} were made by version {manifest.version} of the program "
-                "or by an embedding model that has changed: run pipeline=feature again."
-            )
-            raise InputError(message)
+        manifest, kernel = self._snapshot(store)
         return job.run(
             manifest,
             kernel,
@@ -193,24 +190,45 @@ class _Run:
             retrained_from=like.version if like is not None else None,
         )
 
+    def selection(self) -> None:
+        """Choose the classifier that ``classifier=best`` stands for."""
+        job: SelectionJob = build(self.config.selection, "selection")
+        training = plain(self.config.training)
+        store = Path(training["features"]) if training["features"] else self.store
+        manifest, kernel = self._snapshot(store)
+        job.run(
+            training,
+            manifest,
+            kernel,
+            store=store,
+            paths=self.paths,
+            engine=self.engine,
+            logs=self.logs,
+            record=self.record,
+        )
+
     def inference(self) -> ShareVerdict:
         """Score the new messages with the model in use."""
         job: InferenceJob = build(self.config.inference, "inference")
         artifact = self.registry.load()
         kernel = _kernel_of(artifact)
-        if job.source is not None:
-            source = self.dataset.source(job.source, kernel.fields)
-        else:
-            new = self.paths.layer("09_inference") / "new"
-            if not any(new.glob("*.parquet")):
-                message = (
-                    "inference.source must name the new messages: it is not set, and no "
-                    f"training has held any back in {new}."
-                )
-                raise InputError(message)
-            source = HeldOutDataset(path=str(new / "*.parquet")).source(None, kernel.fields)
         return job.run(
-            source,
+            self._new_messages(job.source, kernel),
+            artifact,
+            kernel,
+            paths=self.paths,
+            engine=self.engine,
+            logs=self.logs,
+            record=self.record,
+        )
+
+    def explain(self) -> None:
+        """Say why messages get their labels from the model in use."""
+        job: ExplainJob = build(self.config.explain, "explain")
+        artifact = self.registry.load()
+        kernel = _kernel_of(artifact)
+        job.run(
+            self._new_messages(job.source, kernel),
             artifact,
             kernel,
             paths=self.paths,
@@ -229,6 +247,33 @@ class _Run:
         node = {**plain(self.config.feature), "steps": steps}
         job: FeatureJob = build(node, "feature")
         return job
+
+    def _snapshot(self, store: Path) -> tuple[Manifest, Kernel]:
+        """Give what the last feature run delivered, and the feature pipeline that made it."""
+        manifest = read_manifest(store)
+        feature_job = self._feature_job(manifest.steps)
+        kernel = feature_job.kernel(fields_from_json(manifest.fields), manifest.steps)
+        made = (manifest.fingerprint, manifest.vector_fingerprint)
+        if made != (kernel.fingerprint, kernel.vector_fingerprint):
+            message = (
+                f"The features in {store} were made by version {manifest.version} of the program "
+                "or by an embedding model that has changed: run pipeline=feature again."
+            )
+            raise InputError(message)
+        return manifest, kernel
+
+    def _new_messages(self, files: str | list[str] | None, kernel: Kernel) -> Source:
+        """Give the messages that are named, or else what a training held back."""
+        if files is not None:
+            return self.dataset.source(files, kernel.fields)
+        new = self.paths.layer("09_inference") / "new"
+        if not any(new.glob("*.parquet")):
+            message = (
+                "inference.source must name the new messages: it is not set, and no "
+                f"training has held any back in {new}."
+            )
+            raise InputError(message)
+        return HeldOutDataset(path=str(new / "*.parquet")).source(None, kernel.fields)
 
     def _hold_back(self, trained: Trained) -> None:
         path = trained.hold_back(self.paths.layer("09_inference") / "new")

@@ -164,6 +164,23 @@ PREDICTIONS = pa.schema(
 )
 """What inference delivers, one row a message in the order of the input."""
 
+EXPLANATIONS = pa.schema(
+    {
+        "id": pa.string(),
+        "class": pa.int64(),
+        "model": pa.string(),
+        "part": pa.string(),
+        "name": pa.string(),
+        "value": pa.float64(),
+        "contribution": pa.float64(),
+    }
+)
+"""Why a message got its label: for each message, class and model, the rows whose part is
+``base``, ``feature`` or ``word`` add up to the one whose part is ``margin``."""
+
+IMPORTANCES = pa.schema({"feature": pa.string(), "class": pa.int64(), "importance": pa.float64()})
+"""How far each feature moves the margin of each class, on average."""
+
 _NUMBER_TYPES = (Kind.COUNT, Kind.FLAG, Kind.NUMBER, Kind.STARS, Kind.LABEL)
 
 

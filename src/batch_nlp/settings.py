@@ -36,7 +36,7 @@ class Configuration:
         Of everything random.
     model, sample, paths, logs, engine, dataset, embedder, classifier : mapping
         What is built, by its ``_target_``.
-    feature, training, inference, pipeline, distill : mapping
+    feature, training, inference, pipeline, distill, explain, selection : mapping
         The same.
     """
 
@@ -54,6 +54,8 @@ class Configuration:
     inference: Mapping[str, Any]
     pipeline: Mapping[str, Any]
     distill: Mapping[str, Any]
+    explain: Mapping[str, Any]
+    selection: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,8 @@ class PipelineChoice:
     name : str
         What the run is called.
     stages : list of str
-        Of ``feature``, ``training``, ``inference`` and ``distill``, in order.
+        Of ``feature``, ``selection``, ``training``, ``inference``, ``distill`` and ``explain``,
+        in order.
     on_skew : {"retrain", "report", "fail"}, default="report"
         What to do when a class's share of the predictions is outside the band.
     max_retrains : int, default=1
@@ -105,7 +108,9 @@ class PipelineChoice:
     """
 
     name: str
-    stages: list[typing.Literal["feature", "training", "inference", "distill"]]
+    stages: list[
+        typing.Literal["feature", "training", "inference", "distill", "explain", "selection"]
+    ]
     on_skew: typing.Literal["retrain", "report", "fail"] = "report"
     max_retrains: int = 1
 
@@ -148,7 +153,8 @@ def verify(config: DictConfig) -> None:
     >>> verify(OmegaConf.create({"sede": 7}))
     Traceback (most recent call last):
     batch_nlp.errors.InputError: sede is unknown; the configuration takes seed, model, sample, \
-paths, logs, engine, dataset, embedder, classifier, feature, training, inference, pipeline, distill.
+paths, logs, engine, dataset, embedder, classifier, feature, training, inference, pipeline, \
+distill, explain, selection.
     """
     parts = plain(config)
     _verify({"_target_": f"{__name__}.{Configuration.__name__}", **parts}, "")

@@ -51,7 +51,8 @@ def test_a_full_run_leaves_what_other_tools_rely_on(trained_root: Path, last_run
     rows = pd.read_parquet(data / "09_inference" / "predictions.parquet")
     probabilities = rows[["proba_negative", "proba_neutral", "proba_positive"]].to_numpy()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
-    assert (probabilities.argmax(axis=1) == rows["prediction"]).all()
+    weighted = np.log(probabilities) + list(card["calibration"]["log_weights"].values())
+    assert (weighted.argmax(axis=1) == rows["prediction"]).all()
     names = np.array(["negative", "neutral", "positive"])
     assert (names[rows["prediction"]] == rows["label"]).all()
     assert set(rows["model_version"]) == {version}

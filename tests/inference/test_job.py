@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from batch_nlp.artifact import Registry
 from batch_nlp.schemas import PREDICTIONS, REJECTED
 from batch_nlp.tables import file_digest
 
@@ -57,7 +59,9 @@ def test_what_is_delivered(
     assert rows.index.tolist() == held_out["id"].tolist()
     probabilities = rows[["proba_negative", "proba_neutral", "proba_positive"]]
     assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1)
-    assert (probabilities.to_numpy().argmax(axis=1) == rows["prediction"]).all()
+    weights = Registry(root / "models", "sentiment").load().card["calibration"]["log_weights"]
+    weighted = np.log(probabilities.to_numpy()) + list(weights.values())
+    assert (weighted.argmax(axis=1) == rows["prediction"]).all()
     assert set(rows["run_id"]) == {record["run_id"]}
     assert set(rows["model_version"]) == {record["model_version"]}
     current = (root / "models" / "sentiment" / "current").read_text(encoding="utf-8")

@@ -92,7 +92,7 @@ def test_an_embedding_model_that_has_changed_is_refused(
     assert cli(*options).status == 0
     config = json.loads((static / "config.json").read_text())
     (static / "config.json").write_text(json.dumps({**config, "normalize": False}))
-    embedders._digests.cache_clear()
+    embedders.verified_digests.cache_clear()
     ended = cli(*options, "pipeline=inference")
     assert ended.status == 1
     assert "embedding model that model" in ended.stderr

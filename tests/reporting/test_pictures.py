@@ -23,7 +23,10 @@ from batch_nlp.reporting.pictures import (
     confusion_matrix_png,
     feature_importance_png,
     feature_importances,
+    reliability_png,
+    shap_importance_png,
 )
+from batch_nlp.training.calibrate import CalibratedClassifier
 from batch_nlp.training.evaluate import evaluate
 
 EVALUATION = evaluate([0] * 1200 + [2] * 300, np.eye(3)[[0] * 900 + [1] * 300 + [2] * 300])
@@ -71,6 +74,21 @@ def test_confusion_matrix(tmp_path: Path, drawn: list[str]) -> None:
     ):
         assert text in drawn
     assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("sure", [False, True])
+def test_reliability(tmp_path: Path, drawn: list[str], sure: bool) -> None:
+    path = tmp_path / "new" / "reliability.png"
+    unsure = np.tile([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], (600, 1))
+    evaluation = EVALUATION if sure else evaluate([0, 1, 0, 2] * 300, unsure)
+    reliability_png(evaluation, path)
+    assert_nothing_is_cut_off(path)
+    error = f"expected calibration error {evaluation.expected_calibration_error:.3f}"
+    assert f"{evaluation.n_rows:,} rows · {error}" in drawn
+    assert (
+        [text for text in drawn if text in {"1,500", "600"}] == ["1,500"] if sure else ["600"] * 2
+    )
+    assert {"calibrated", "model"} <= set(drawn)
 
 
 def test_the_same_picture_is_the_same_bytes(tmp_path: Path) -> None:
@@ -153,6 +171,18 @@ def test_importances_find_the_signal(
     assert importances["constant"] == 0
 
 
+def test_importances_are_those_of_the_classifier_that_is_calibrated(
+    training_frame: tuple[pd.DataFrame, np.ndarray],
+) -> None:
+    forest = RandomForestClassifier(n_estimators=10, random_state=0)
+    bare, calibrated = (
+        Pipeline([("scale", StandardScaler()), ("classify", last)]).fit(*training_frame)
+        for last in (forest, CalibratedClassifier(estimator=forest))
+    )
+    assert feature_importances(calibrated).equals(feature_importances(bare))
+    assert not feature_importances(bare).empty
+
+
 def test_linear_importances_are_mean_sizes_over_classes(
     training_frame: tuple[pd.DataFrame, np.ndarray],
 ) -> None:
@@ -176,3 +206,27 @@ def test_a_classifier_without_importances_gives_none(
     importances = feature_importances(model.fit(*training_frame))
     assert importances.empty
     assert importances.dtype == "float64"
+
+
+def test_contributions_by_class(tmp_path: Path, drawn: list[str]) -> None:
+    names = [f"feature {number} costs $5" for number in range(30)]
+    importances = pd.DataFrame(
+        {
+            "feature": np.repeat(names, 3),
+            "class": [0, 1, 2] * 30,
+            "importance": np.arange(90, 0, -1) / 10,
+        }
+    )
+    shap_importance_png(importances, tmp_path / "shap.png")
+    assert_nothing_is_cut_off(tmp_path / "shap.png")
+    assert "How far features move the log odds (25 of 30)" in drawn
+    assert {"negative", "neutral", "positive"} <= set(drawn)
+    shown = dict.fromkeys(text for text in drawn if text.startswith("feature"))
+    assert list(shown) == names[:25]
+
+
+def test_contributions_that_nobody_knows(tmp_path: Path, drawn: list[str]) -> None:
+    empty = pd.DataFrame({"feature": [], "class": [], "importance": []})
+    shap_importance_png(empty, tmp_path / "shap.png")
+    assert_nothing_is_cut_off(tmp_path / "shap.png")
+    assert "This classifier's contributions are not known" in drawn

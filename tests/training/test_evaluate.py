@@ -85,6 +85,46 @@ def test_the_lowest_class_wins_a_tie() -> None:
     assert result.confusion_matrix[2] == [1, 1, 0]
 
 
+def test_labels_need_not_be_the_most_probable_classes() -> None:
+    probabilities = one_hot(PREDICTED)
+    decided = evaluate(TRUTH, probabilities, predicted=pd.Series(TRUTH, index=range(10, 0, -1)))
+    most_probable = evaluate(TRUTH, probabilities)
+    assert decided.accuracy == decided.f1_macro == 1
+    assert decided.predicted_shares == decided.true_shares
+    assert decided.log_loss == most_probable.log_loss
+    assert decided.reliability == most_probable.reliability
+    assert evaluate(TRUTH, probabilities, predicted=PREDICTED) == most_probable
+
+
+def test_calibration_error_by_hand() -> None:
+    # Six rows at 0.8, of which three are right; four at 0.5, on the edge of no bin, all right.
+    probabilities = [[0.8, 0.1, 0.1]] * 6 + [[0.2, 0.3, 0.5]] * 4
+    result = evaluate([0, 0, 0, 1, 2, 1, 2, 2, 2, 2], probabilities)
+    assert [each["rows"] for each in result.reliability] == [4, 6]
+    assert [each["accuracy"] for each in result.reliability] == [1, 0.5]
+    assert [each["confidence"] for each in result.reliability] == pytest.approx([0.5, 0.8])
+    for each in result.reliability:
+        assert each["above"] < each["confidence"] <= each["up_to"]
+    assert result.expected_calibration_error == pytest.approx((6 * 0.3 + 4 * 0.5) / 10)
+
+
+def test_certainty_that_is_right_is_calibrated() -> None:
+    result = evaluate(TRUTH, np.eye(3)[TRUTH])
+    assert result.expected_calibration_error == 0
+    assert result.reliability == [
+        {"above": 14 / 15, "up_to": 1, "confidence": 1, "accuracy": 1, "rows": 10}
+    ]
+
+
+def test_probabilities_that_tell_the_truth_have_next_to_no_calibration_error() -> None:
+    rng = np.random.default_rng(0)
+    honest = rng.dirichlet([0.5, 0.5, 0.5], 20_000)
+    truth = (honest.cumsum(axis=1) < rng.random((20_000, 1))).sum(axis=1)
+    assert evaluate(truth, honest).expected_calibration_error < 0.01
+    bold = honest**3 / (honest**3).sum(axis=1, keepdims=True)
+    assert evaluate(truth, bold).expected_calibration_error > 0.1
+
+
 def test_single_precision_probabilities_pass() -> None:
     exact = np.random.default_rng(0).dirichlet([1, 1, 1], 200)
     truth = np.arange(200) % 3
@@ -113,6 +153,18 @@ def test_what_does_not_fit_is_refused(
         evaluate(truth, probabilities, classes=classes)
 
 
+@pytest.mark.parametrize(
+    ("predicted", "says"),
+    [
+        ([0], r"predicted must have one class per true class, \(2,\), got \(1,\)"),
+        ([0, 3], r"predicted must hold classes out of \[0, 1, 2\], got \[3\]"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(predicted: list[int], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        evaluate([0, 1], np.eye(3)[[0, 1]], predicted=predicted)
+
+
 def test_no_rows_is_the_users_to_put_right() -> None:
     with pytest.raises(InputError, match="no rows to evaluate on"):
         evaluate([], np.empty((0, 3)))
@@ -138,7 +190,8 @@ def test_written_as_json_and_as_a_tidy_table(tmp_path: Path) -> None:
         {
             name: read[name]
             for name in (
-                "f1_weighted", "f1_macro", "recall_macro", "accuracy", "log_loss", "n_rows"
+                "f1_weighted", "f1_macro", "recall_macro", "accuracy", "log_loss", "n_rows",
+                "expected_calibration_error",
             )
         }
     )  # fmt: skip

@@ -92,9 +92,15 @@ def test_reports_agree_with_the_predictions(trained_root: Path, last_run: LastRu
         assert metrics[f"f1_{average}"] == pytest.approx(expected)
     assert np.sum(metrics["confusion_matrix"]) == len(tested)
     assert {"recall_macro", "log_loss", "per_class"} <= set(metrics)
+    probabilities = tested[["proba_negative", "proba_neutral", "proba_positive"]].to_numpy()
+    right = probabilities.argmax(axis=1) == tested["target"]
+    assert sum(each["rows"] for each in metrics["reliability"]) == len(tested)
+    assert sum(each["rows"] * each["accuracy"] for each in metrics["reliability"]) == (
+        pytest.approx(right.sum())
+    )
     assert last_run(trained_root)["metrics"] == metrics
     names = {path.name for path in reporting.iterdir()}
-    assert {"confusion_matrix.png", "feature_importance.png"} <= names
+    assert {"confusion_matrix.png", "feature_importance.png", "reliability.png"} <= names
     assert {"feature_pipeline.html", "training_pipeline.html"} <= names
 
 
@@ -114,6 +120,10 @@ def test_the_card_says_where_the_model_comes_from(trained_root: Path, last_run: 
     assert card["split"] == "time"
     assert card["classifier"] == "LogisticRegression"
     assert card["parameters"]["C"] == 0.1
+    calibration = card["calibration"]
+    assert calibration == artifact.model_pipeline[-1].describe()
+    assert calibration["decision"] == "shares"
+    assert list(calibration["log_weights"]) == ["0", "1", "2"]
     assert card["retrained_from"] is None
     copy = trained_root / "data" / "06_models"
     assert json.loads((copy / "card.json").read_text(encoding="utf-8")) == card
@@ -121,6 +131,34 @@ def test_the_card_says_where_the_model_comes_from(trained_root: Path, last_run: 
 
 
 # Choices
+
+
+def test_labels_follow_the_weights_of_the_card(trained_root: Path) -> None:
+    tested = layer(trained_root, "07_model_output", "test_predictions.parquet")
+    probabilities = tested[["proba_negative", "proba_neutral", "proba_positive"]].to_numpy()
+    weights = list(artifact_of(trained_root).card["calibration"]["log_weights"].values())
+    expected = (np.log(probabilities) + weights).argmax(axis=1)
+    assert tested["prediction"].tolist() == expected.tolist()
+    assert (expected != probabilities.argmax(axis=1)).any()
+
+
+def test_calibration_can_be_left_out(train: Callable[..., Any], root: Path) -> None:
+    train("training.model.calibration=null")
+    artifact = artifact_of(root)
+    assert artifact.card["calibration"] is None
+    assert artifact.card["classifier"] == type(artifact.model_pipeline[-1]).__name__
+    tested = layer(root, "07_model_output", "test_predictions.parquet")
+    probabilities = tested[["proba_negative", "proba_neutral", "proba_positive"]].to_numpy()
+    assert tested["prediction"].tolist() == probabilities.argmax(axis=1).tolist()
+
+
+def test_neutral_is_told(cli: Cli, root: Path, fast: tuple[str, ...]) -> None:
+    ended = cli(*fast, "pipeline=training", "logs.level=INFO", f"paths.root={root}")
+    metrics = artifact_of(root).card["metrics"]
+    neutral = metrics["per_class"]["neutral"]
+    told = f"neutral precision {neutral['precision']:.3f}, recall {neutral['recall']:.3f}"
+    assert told in ended.stderr
+    assert f"calibration error {metrics['expected_calibration_error']:.3f}" in ended.stderr
 
 
 def test_a_random_share(train: Callable[..., Any], root: Path) -> None:
@@ -310,7 +348,8 @@ def test_a_retraining_keeps_the_rules(cli: Cli, root: Path, fast: tuple[str, ...
         "pipeline=inference",
         "pipeline.on_skew=retrain",
         "inference.shares.low=0.4",
-        "training.balance=none",
+        "training.balance=balanced",
+        "training.model.calibration=null",
         "training.label.negative=1",
         "training.split.test_share=0.5",
         "training.max_rows=300",

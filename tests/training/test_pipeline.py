@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
+from batch_nlp.training.calibrate import CalibratedClassifier, inner_classifier
 from batch_nlp.training.pipeline import (
     categorical_columns,
     chain,
@@ -92,3 +93,26 @@ def test_only_the_columns_of_a_kind_reach_the_classifier(rows: pd.DataFrame) -> 
     ]
     changed = rows.assign(stars=9, label=9, average_stars=9, stars_business=9, is_open=9, text="x")
     assert np.array_equal(model.predict_proba(changed), model.predict_proba(rows))
+
+
+def test_calibration_takes_the_place_of_the_classifier(rows: pd.DataFrame) -> None:
+    calibration = CalibratedClassifier(method="sigmoid", cv=3)
+    model = model_pipeline(
+        learn={},
+        numeric="passthrough",
+        categorical="drop",
+        embedding="passthrough",
+        select={},
+        classifier=LogisticRegression(C=0.5, max_iter=1000),
+        calibration=calibration,
+    )
+    assert calibration.estimator is None
+    assert list(model.named_steps) == ["encode", "classifier"]
+    target = np.arange(len(rows)) % 3
+    model.fit(rows, target, classifier__sample_weight=np.ones(len(rows)))
+    assert isinstance(model[-1], CalibratedClassifier)
+    assert model[-1].method == "sigmoid"
+    assert inner_classifier(model).C == 0.5
+    assert inner_classifier(model).feature_names_in_.tolist() == (
+        model[-1].feature_names_in_.tolist()
+    )

@@ -13,10 +13,10 @@ import pandas as pd
 from loguru import logger
 
 from batch_nlp.artifact import Artifact
-from batch_nlp.inference.predict import predict
 from batch_nlp.inference.shares import ShareRule, ShareVerdict
 from batch_nlp.kernel import Kernel
 from batch_nlp.logs import Clock, Logs
+from batch_nlp.predict import predict
 from batch_nlp.records import RunRecord
 from batch_nlp.rows.counts import Counts
 from batch_nlp.rows.extract import Engine, Source

@@ -16,9 +16,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from batch_nlp.schemas import LABELS
 from batch_nlp.tables import atomic_path
-from batch_nlp.training.evaluate import Evaluation
+from batch_nlp.training.calibrate import inner_classifier
+from batch_nlp.training.evaluate import BINS, Evaluation
 
 _BLUE = "#0072B2"  # of Okabe and Ito's palette, which colour-blind readers tell apart
+_CLASS_COLOURS = ("#D55E00", "#999999", _BLUE)  # negative, neutral, positive
 _INK = "#1b1b1b"
 _FONT = "DejaVu Sans"  # comes with matplotlib
 _LONGEST_NAME = 44
@@ -70,6 +72,48 @@ def confusion_matrix_png(evaluation: Evaluation, path: Path) -> None:
     _save(figure, path)
 
 
+def reliability_png(evaluation: Evaluation, path: Path) -> None:
+    """Draw how often the most probable class is right, by how probable it is, whole or not at all.
+
+    Each bar is a bin of probabilities, as high as the share of its rows for which the most
+    probable class is the true one. Calibrated probabilities end on the diagonal: a bar below
+    it is a model too sure of itself. The numbers are the rows in each bin.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        What to draw.
+    path : Path
+        The PNG file; its folder is made if it is not there.
+    """
+    bins = pd.DataFrame(evaluation.reliability)
+    figure, axes = _figure(7.4, 5.6)
+    bars = axes.bar(
+        bins["above"], bins["accuracy"], width=0.94 / BINS, align="edge", color=_BLUE, alpha=0.75
+    )
+    axes.bar_label(
+        bars, labels=[f"{rows:,.0f}" for rows in bins["rows"]], fontsize=8, padding=2, color=_INK
+    )
+    axes.plot([0, 1], [0, 1], color=_INK, linestyle="--", linewidth=1, label="calibrated")
+    axes.plot(
+        bins["confidence"], bins["accuracy"], color=_INK, marker="o", markersize=4, label="model"
+    )
+    # Of three classes the most probable one has at least a third.
+    axes.set_xlim(1 / 3 - 0.02, 1.005)
+    axes.set_ylim(0, 1.08)
+    axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.set_xlabel("probability of the most probable class")
+    axes.set_ylabel("share of rows where it is the true one")
+    axes.legend(loc="upper left", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    error = evaluation.expected_calibration_error
+    axes.set_title(
+        f"{evaluation.n_rows:,} rows · expected calibration error {error:.3f}", fontsize=13
+    )
+    _save(figure, path)
+
+
 def feature_importance_png(importances: pd.Series, path: Path, top: int = 25) -> None:
     """Draw the most important features as bars, whole or not at all.
 
@@ -105,13 +149,59 @@ def feature_importance_png(importances: pd.Series, path: Path, top: int = 25) ->
     _save(figure, path)
 
 
+def shap_importance_png(importances: pd.DataFrame, path: Path, top: int = 25) -> None:
+    """Draw how far features move the margins of the classes as bars, whole or not at all.
+
+    Parameters
+    ----------
+    importances : pandas.DataFrame
+        As from `batch_nlp.explain.contributions.importances`; with no row the picture says so.
+    path : Path
+        The PNG file; its folder is made if it is not there.
+    top : int, default=25
+        Features at most.
+    """
+    by_class = importances.pivot(index="feature", columns="class", values="importance")
+    drawn = by_class.reindex(importances["feature"].unique()[:top])
+    figure, axes = _figure(9, 1.6 + 0.28 * max(len(drawn), 3))
+    axes.spines[:].set_visible(False)
+    if drawn.empty:
+        title = "This classifier's contributions are not known"
+    else:
+        title = f"How far features move the log odds ({len(drawn):,} of {len(by_class):,})"
+    figure.suptitle(title, fontsize=13)
+    axes.xaxis.set_visible(not drawn.empty)
+    positions = np.arange(len(drawn))
+    left = np.zeros(len(drawn))
+    for number in sorted(importances["class"].unique()):
+        values = drawn[number].to_numpy()
+        axes.barh(
+            positions,
+            values,
+            left=left,
+            height=0.72,
+            color=_CLASS_COLOURS[number],
+            label=LABELS[number],
+        )
+        left = left + values
+    names = [_drawable(str(name)) for name in drawn.index]
+    axes.set_yticks(positions, labels=names, parse_math=False)
+    axes.set_ylim(max(len(drawn), 1) - 0.4, -0.6)
+    axes.set_xlabel("mean size of the contribution over held-out rows, the classes stacked")
+    if not drawn.empty:
+        axes.legend(loc="lower right", frameon=False)
+    axes.tick_params(length=0)
+    _save(figure, path)
+
+
 def feature_importances(model_pipeline: Any) -> pd.Series:
     """Give how much each feature that reaches the classifier weighs.
 
     Parameters
     ----------
     model_pipeline : sklearn.pipeline.Pipeline
-        Fitted; its last step is the classifier, and the steps before it name their output.
+        Fitted; its last step is the classifier (or a `CalibratedClassifier` around it), and the
+        steps before it name their output.
 
     Returns
     -------
@@ -131,7 +221,7 @@ def feature_importances(model_pipeline: Any) -> pd.Series:
     >>> list(feature_importances(model.fit(X, [0, 0, 1, 1, 2, 2])).index)
     ['signal', 'noise']
     """
-    classifier = model_pipeline[-1]
+    classifier = inner_classifier(model_pipeline)
     if hasattr(classifier, "feature_importances_"):
         values = np.asarray(classifier.feature_importances_, dtype="float64")
     elif hasattr(classifier, "coef_"):

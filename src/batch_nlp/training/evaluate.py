@@ -19,6 +19,9 @@ from batch_nlp.tables import atomic_path, write_json
 
 CLASSES = tuple(range(len(LABELS)))
 
+BINS = 15
+"""Bins of equal width in which confidence is held against accuracy."""
+
 _SUM_TOLERANCE = 1e-3
 
 
@@ -34,6 +37,11 @@ class Evaluation:
     log_loss : float
         Mean of minus the natural logarithm of the probability given to the true class; lower
         is better.
+    expected_calibration_error : float
+        How far the probability of the most probable class is from how often that class is the
+        true one: the mean over the bins of `reliability`, weighted by their rows, of the
+        distance between the two (Naeini et al. 2015, Obtaining Well Calibrated Probabilities
+        Using Bayesian Binning, AAAI). 0 is best.
     per_class : dict of str to dict of str to float
         ``precision``, ``recall``, ``f1`` and ``support`` (rows) by the name of the class.
     confusion_matrix : list of list of int, 3 by 3
@@ -42,6 +50,10 @@ class Evaluation:
         Rows judged.
     predicted_shares, true_shares : dict of str to float
         Share of the rows by the name of the class; each sums to 1.
+    reliability : list of dict of str to float
+        For each of `BINS` bins of equal width that holds rows: the probabilities ``above``
+        and ``up_to`` which it lies, the mean ``confidence`` (probability of the most probable
+        class), the ``accuracy`` of that class, and ``rows``.
     """
 
     f1_weighted: float
@@ -49,11 +61,13 @@ class Evaluation:
     recall_macro: float
     accuracy: float
     log_loss: float
+    expected_calibration_error: float
     per_class: dict[str, dict[str, float]]
     confusion_matrix: list[list[int]]
     n_rows: int
     predicted_shares: dict[str, float]
     true_shares: dict[str, float]
+    reliability: list[dict[str, float]]
 
     def to_dict(self) -> dict[str, Any]:
         """Give every field by name, in plain Python numbers that JSON can hold."""
@@ -99,11 +113,13 @@ _TIDY = pa.schema({"metric": pa.string(), "label": pa.string(), "value": pa.floa
 
 
 def evaluate(
-    y_true: npt.ArrayLike, probabilities: npt.ArrayLike, *, classes: Sequence[int] = CLASSES
+    y_true: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    *,
+    classes: Sequence[int] = CLASSES,
+    predicted: npt.ArrayLike | None = None,
 ) -> Evaluation:
-    """Compare class probabilities with the true classes.
-
-    The prediction is the most probable class, the lowest one on a tie.
+    """Compare class probabilities, and the labels made of them, with the true classes.
 
     Parameters
     ----------
@@ -114,6 +130,9 @@ def evaluate(
     classes : sequence of int, default=(0, 1, 2)
         The class of each column, as in a classifier's ``classes_``. A class left out was not
         known to the classifier: its probability counts as 0.
+    predicted : array-like of int, shape (n_rows,), optional
+        The label of each row; None takes the most probable class, the lowest one on a tie.
+        Log loss and calibration are those of the probabilities alone.
 
     Returns
     -------
@@ -124,8 +143,8 @@ def evaluate(
     InputError
         If there are no rows.
     ValueError
-        If `y_true`, `probabilities` and `classes` do not fit together, or are no classes and
-        no probabilities.
+        If `y_true`, `probabilities`, `classes` and `predicted` do not fit together, or are no
+        classes and no probabilities.
 
     Examples
     --------
@@ -134,6 +153,8 @@ def evaluate(
     [[1, 0, 0], [0, 0, 0], [1, 0, 1]]
     >>> round(result.accuracy, 3), result.per_class["positive"]["recall"]
     (0.667, 0.5)
+    >>> round(result.expected_calibration_error, 3)
+    0.367
     >>> evaluate([0, 3], [[1, 0, 0], [0, 0, 1]])
     Traceback (most recent call last):
     ...
@@ -141,35 +162,43 @@ def evaluate(
     """
     truth = np.asarray(y_true)
     probability = _by_class(np.asarray(probabilities, dtype="float64"), classes, len(truth))
-    _check_classes(truth)
-    predicted = probability.argmax(axis=1)
+    _check_classes(truth, "y_true")
+    label = probability.argmax(axis=1) if predicted is None else np.asarray(predicted)
+    if label.shape != truth.shape:
+        message = f"predicted must have one class per true class, {truth.shape}, got {label.shape}."
+        raise ValueError(message)
+    _check_classes(label, "predicted")
 
-    counts = confusion_matrix(truth, predicted, labels=CLASSES)
-    measures = dict(
-        zip(("precision", "recall", "f1"), _scores(truth, predicted, None), strict=True)
-    )
+    counts = confusion_matrix(truth, label, labels=CLASSES)
+    measures = dict(zip(("precision", "recall", "f1"), _scores(truth, label, None), strict=True))
     support = counts.sum(axis=1)
+    reliability = _reliability(truth, probability)
     return Evaluation(
-        f1_weighted=float(_scores(truth, predicted, "weighted")[2]),
+        f1_weighted=float(_scores(truth, label, "weighted")[2]),
         f1_macro=float(measures["f1"].mean()),
         recall_macro=float(measures["recall"].mean()),
         accuracy=float(np.trace(counts) / len(truth)),
         log_loss=float(log_loss(truth, probability, labels=CLASSES)),
+        expected_calibration_error=sum(
+            each["rows"] * abs(each["confidence"] - each["accuracy"]) for each in reliability
+        )
+        / len(truth),
         per_class={
-            label: {name: float(values[i]) for name, values in measures.items()}
+            name: {measure: float(values[i]) for measure, values in measures.items()}
             | {"support": int(support[i])}
-            for i, label in enumerate(LABELS)
+            for i, name in enumerate(LABELS)
         },
         confusion_matrix=counts.tolist(),
         n_rows=len(truth),
         predicted_shares=_shares(counts.sum(axis=0)),
         true_shares=_shares(support),
+        reliability=reliability,
     )
 
 
-def _scores(truth: npt.NDArray[Any], predicted: npt.NDArray[Any], average: str | None) -> Any:
+def _scores(truth: npt.NDArray[Any], label: npt.NDArray[Any], average: str | None) -> Any:
     return precision_recall_fscore_support(
-        truth, predicted, labels=CLASSES, average=average, zero_division=0
+        truth, label, labels=CLASSES, average=average, zero_division=0
     )[:3]
 
 
@@ -177,10 +206,29 @@ def _shares(counts: npt.NDArray[np.int64]) -> dict[str, float]:
     return dict(zip(LABELS, (counts / counts.sum()).tolist(), strict=True))
 
 
-def _check_classes(truth: npt.NDArray[Any]) -> None:
-    strangers = sorted(set(truth.tolist()) - set(CLASSES))
+def _reliability(
+    truth: npt.NDArray[Any], probability: npt.NDArray[np.float64]
+) -> list[dict[str, float]]:
+    confidence = probability.max(axis=1)
+    right = probability.argmax(axis=1) == truth
+    # A probability on an edge belongs to the bin below it.
+    number = np.ceil(confidence * BINS).astype("int64") - 1
+    return [
+        {
+            "above": each / BINS,
+            "up_to": (each + 1) / BINS,
+            "confidence": float(confidence[number == each].mean()),
+            "accuracy": float(right[number == each].mean()),
+            "rows": int((number == each).sum()),
+        }
+        for each in np.unique(number).tolist()
+    ]
+
+
+def _check_classes(values: npt.NDArray[Any], name: str) -> None:
+    strangers = sorted(set(values.tolist()) - set(CLASSES))
     if strangers:
-        message = f"y_true must hold classes out of {list(CLASSES)}, got {strangers} as well."
+        message = f"{name} must hold classes out of {list(CLASSES)}, got {strangers} as well."
         raise ValueError(message)
 
 

@@ -19,15 +19,18 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from batch_nlp.artifact import CARD_FILE, Artifact, Registry
 from batch_nlp.errors import InputError
+from batch_nlp.explain.contributions import importances
 from batch_nlp.kernel import Kernel
 from batch_nlp.logs import Clock
+from batch_nlp.predict import PROBABILITIES, predict
 from batch_nlp.records import RunRecord
 from batch_nlp.rows.counts import Counts
 from batch_nlp.rows.extract import Engine
-from batch_nlp.schemas import LABELS, REJECTED, typed_schema
+from batch_nlp.schemas import IMPORTANCES, LABELS, REJECTED, typed_schema
 from batch_nlp.settings import Paths
 from batch_nlp.store import FeatureStore, Manifest
 from batch_nlp.tables import ParquetSink, from_pandas, write_json, write_text
+from batch_nlp.training.calibrate import CalibratedClassifier, inner_classifier
 from batch_nlp.training.evaluate import Evaluation, evaluate
 from batch_nlp.training.gate import check, limits
 from batch_nlp.training.labels import StarRule
@@ -43,7 +46,7 @@ TEST_PREDICTIONS = pa.schema(
         "id": pa.string(),
         "target": pa.int64(),
         "prediction": pa.int64(),
-        **{f"proba_{label}": pa.float64() for label in LABELS},
+        **dict.fromkeys(PROBABILITIES, pa.float64()),
     }
 )
 
@@ -101,7 +104,7 @@ class TrainingJob:
         Stars to classes.
     split : Split
         Which rows are held out.
-    balance : {"balanced", "sqrt", "none"}, default="balanced"
+    balance : {"balanced", "sqrt", "none"}, default="none"
         Weights of the training rows: inversely proportional to the frequency of their class,
         the square root of that, or all alike.
     thresholds : mapping of str to float or None
@@ -117,7 +120,7 @@ class TrainingJob:
     model: Pipeline
     label: StarRule = field(default_factory=StarRule)
     split: Split = field(default_factory=Split)
-    balance: Literal["balanced", "sqrt", "none"] = "balanced"
+    balance: Literal["balanced", "sqrt", "none"] = "none"
     thresholds: Mapping[str, float | None] = field(default_factory=dict)
     max_rows: int = 200_000
     seed: int = 0
@@ -177,48 +180,38 @@ class TrainingJob:
             If a metric is below its threshold; the model in use then stays in use.
         """
         clock = Clock()
-        with clock.step("read"):
-            features = FeatureStore(store, kernel, clock, engine)
-            frames = list(
-                features.read(manifest, batch_rows=engine.batch_rows, newest=self.max_rows)
-            )
-            rows = pd.concat(frames, ignore_index=True)
-        rows = self._labelled(rows, paths, record, clock)
-        target = rows.pop("target").to_numpy()
-        with clock.step("split"):
-            held_out = self.split.held_out(rows["date"], rows[kernel.embedder.column], target)
-            self._save_split(rows["id"], held_out, target, paths)
-        record.stage(
-            "training/split",
-            Counts(read=len(rows), delivered=len(rows)),
-            clock.seconds["split"],
-            by=self.split.method(rows["date"]),
-            train=int((~held_out).sum()),
-            test=int(held_out.sum()),
+        rows, target, held_out = self.read(
+            manifest, kernel, store=store, paths=paths, engine=engine, record=record, clock=clock
         )
-        _require_classes(target[~held_out], "train the model beside the rows held out")
         model = clone(self.model)
-        inputs = rows.drop(columns=["id", "key", "stars", "label"])
+        inputs = inputs_of(rows)
         with clock.step("fit"):
-            self._fit(model, inputs[~held_out], target[~held_out])
+            self.fit(model, inputs[~held_out], target[~held_out])
         trained = int((~held_out).sum())
         record.stage("training/fit", Counts(read=trained, delivered=trained), clock.seconds["fit"])
         with clock.step("evaluate"):
-            probabilities = model.predict_proba(inputs[held_out])
-            evaluation = evaluate(target[held_out], probabilities, classes=model.classes_)
+            predicted = predict(model, inputs[held_out])
+            evaluation = evaluate(
+                target[held_out], predicted[PROBABILITIES], predicted=predicted["prediction"]
+            )
             evaluation.write(record.path)
         tested = int(held_out.sum())
         record.stage(
             "training/evaluate", Counts(read=tested, delivered=tested), clock.seconds["evaluate"]
         )
         logger.info(
-            "Held out {:,} rows: F1 weighted {:.3f}, F1 macro {:.3f}, recall macro {:.3f}",
+            "Held out {:,} rows: F1 weighted {:.3f}, F1 macro {:.3f}, recall macro {:.3f}, "
+            "neutral precision {:.3f}, recall {:.3f}, calibration error {:.3f}",
             tested,
             evaluation.f1_weighted,
             evaluation.f1_macro,
             evaluation.recall_macro,
+            evaluation.per_class["neutral"]["precision"],
+            evaluation.per_class["neutral"]["recall"],
+            evaluation.expected_calibration_error,
         )
         check(evaluation, self.thresholds)
+        classifier, last = inner_classifier(model), model[-1]
         card = {
             "metrics": evaluation.to_dict(),
             "class_shares": dict(zip(LABELS, _shares(target[~held_out]), strict=True)),
@@ -242,8 +235,9 @@ class TrainingJob:
                 "fields": dict(manifest.fields),
                 "steps": dict(manifest.steps),
             },
-            "classifier": type(model[-1]).__name__,
-            "parameters": model[-1].get_params(),
+            "classifier": type(classifier).__name__,
+            "parameters": classifier.get_params(),
+            "calibration": last.describe() if isinstance(last, CalibratedClassifier) else None,
             "retrained_from": retrained_from,
         }
         record.facts["metrics"] = evaluation.to_dict()
@@ -251,8 +245,10 @@ class TrainingJob:
             Artifact(feature_pipeline=kernel.pipeline, model_pipeline=model, card=card),
             config_text=config_text,
         )
-        self._report(model, kernel, evaluation, paths)
-        self._save_predictions(rows["id"][held_out], target[held_out], probabilities, model, paths)
+        self._report(model, kernel, evaluation, inputs[held_out], paths)
+        self._save_predictions(
+            predicted.assign(id=rows["id"][held_out], target=target[held_out]), paths
+        )
         saved = (registry.folder / version / CARD_FILE).read_text(encoding="utf-8")
         write_text(paths.layer("06_models") / "card.json", saved)
         write_json(paths.layer("06_models") / "parameters.json", json.loads(saved)["parameters"])
@@ -265,6 +261,77 @@ class TrainingJob:
             held_out=rows.loc[held_out, ["id", *kernel.content]].reset_index(drop=True),
             kernel=kernel,
         )
+
+    def read(
+        self,
+        manifest: Manifest,
+        kernel: Kernel,
+        *,
+        store: Path,
+        paths: Paths,
+        engine: Engine,
+        record: RunRecord,
+        clock: Clock,
+    ) -> tuple[pd.DataFrame, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Read the rows of a snapshot that have a class, and tell which are held out.
+
+        Parameters
+        ----------
+        manifest, kernel, store, paths, engine, record
+            As in `run`.
+        clock : Clock
+            Takes the seconds of each step.
+
+        Returns
+        -------
+        rows : DataFrame
+            With the features; see `inputs_of`.
+        target : ndarray of int of shape (n_rows,)
+            The class of each row.
+        held_out : ndarray of bool of shape (n_rows,)
+
+        Raises
+        ------
+        InputError
+            If a class has too few rows.
+        """
+        with clock.step("read"):
+            features = FeatureStore(store, kernel, clock, engine)
+            frames = list(
+                features.read(manifest, batch_rows=engine.batch_rows, newest=self.max_rows)
+            )
+            rows = pd.concat(frames, ignore_index=True)
+        rows = self._labelled(rows, paths, record, clock)
+        target = rows.pop("target").to_numpy()
+        with clock.step("split"):
+            held_out = self.split.held_out(rows["date"], rows[kernel.embedder.column], target)
+            self._save_split(rows["id"], held_out, target, paths)
+        record.stage(
+            "training/split",
+            Counts(read=len(rows), delivered=len(rows)),
+            clock.seconds["split"],
+            by=self.split.method(rows["date"]),
+            train=int((~held_out).sum()),
+            test=int(held_out.sum()),
+        )
+        _require_classes(target[~held_out], "train the model beside the rows held out")
+        return rows, target, held_out
+
+    def fit(self, model: Pipeline, rows: pd.DataFrame, target: npt.NDArray[np.int64]) -> None:
+        """Fit a pipeline whose last step is named ``classifier``, its rows weighted by `balance`.
+
+        Raises
+        ------
+        InputError
+            If a step refuses its parameters or these rows.
+        """
+        try:
+            model.fit(rows, target, classifier__sample_weight=self._weights(target))
+        except ValueError as error:
+            # A parameter out of its range, a column that is not there, texts without a word.
+            reason = str(error).split("\n", maxsplit=1)[0]
+            message = f"training.model or classifier cannot be fitted to these rows: {reason}"
+            raise InputError(message) from error
 
     def in_the_way_of(self, artifact: Artifact) -> TrainingJob:
         """Give the job that trains a model as `artifact` was trained.
@@ -310,15 +377,6 @@ class TrainingJob:
         _require_classes(labelled["target"].to_numpy(), "train and judge a model")
         return labelled.reset_index(drop=True)
 
-    def _fit(self, model: Pipeline, rows: pd.DataFrame, target: npt.NDArray[np.int64]) -> None:
-        try:
-            model.fit(rows, target, classifier__sample_weight=self._weights(target))
-        except ValueError as error:
-            # A parameter out of its range, a column that is not there, texts without a word.
-            reason = str(error).split("\n", maxsplit=1)[0]
-            message = f"training.model or classifier cannot be fitted to these rows: {reason}"
-            raise InputError(message) from error
-
     def _weights(self, target: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
         if self.balance == "none":
             return None
@@ -336,35 +394,44 @@ class TrainingJob:
             sink.write(from_pandas(split, SPLIT))
 
     @staticmethod
-    def _save_predictions(
-        ids: pd.Series,
-        target: npt.NDArray[np.int64],
-        probabilities: npt.NDArray[np.float64],
-        model: Pipeline,
-        paths: Paths,
-    ) -> None:
-        predicted = pd.DataFrame(
-            probabilities, columns=[f"proba_{label}" for label in LABELS], index=ids.index
-        ).assign(id=ids, target=target, prediction=model.classes_[probabilities.argmax(axis=1)])
+    def _save_predictions(predicted: pd.DataFrame, paths: Paths) -> None:
         path = paths.layer("07_model_output") / "test_predictions.parquet"
         with ParquetSink(path, TEST_PREDICTIONS) as sink:
-            sink.write(from_pandas(predicted, TEST_PREDICTIONS))
+            sink.write(from_pandas(predicted[TEST_PREDICTIONS.names], TEST_PREDICTIONS))
 
     @staticmethod
-    def _report(model: Pipeline, kernel: Kernel, evaluation: Evaluation, paths: Paths) -> None:
+    def _report(
+        model: Pipeline,
+        kernel: Kernel,
+        evaluation: Evaluation,
+        held_out: pd.DataFrame,
+        paths: Paths,
+    ) -> None:
         from batch_nlp.reporting.diagrams import pipeline_html  # noqa: PLC0415
         from batch_nlp.reporting.pictures import (  # noqa: PLC0415  matplotlib, once it draws
             confusion_matrix_png,
             feature_importance_png,
             feature_importances,
+            reliability_png,
+            shap_importance_png,
         )
 
         folder = paths.layer("08_reporting")
         evaluation.write(folder)
         confusion_matrix_png(evaluation, folder / "confusion_matrix.png")
+        reliability_png(evaluation, folder / "reliability.png")
         feature_importance_png(feature_importances(model), folder / "feature_importance.png")
+        moved = importances(model, held_out)
+        with ParquetSink(folder / "importance.parquet", IMPORTANCES) as sink:
+            sink.write(from_pandas(moved, IMPORTANCES))
+        shap_importance_png(moved, folder / "shap_importance.png")
         pipeline_html(kernel.pipeline, "Feature pipeline", folder / "feature_pipeline.html")
         pipeline_html(model, "Training pipeline", folder / "training_pipeline.html")
+
+
+def inputs_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Give the columns that the model pipeline takes, of labelled rows."""
+    return rows.drop(columns=["id", "key", "stars", "label"])
 
 
 def _shares(target: npt.NDArray[np.int64]) -> list[float]:

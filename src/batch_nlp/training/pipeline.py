@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import Pipeline
@@ -75,6 +75,7 @@ def model_pipeline(
     embedding: BaseEstimator | str,
     select: Mapping[str, BaseEstimator | None],
     classifier: BaseEstimator,
+    calibration: BaseEstimator | None = None,
     ignore: Sequence[str] = (),
 ) -> Pipeline:
     """Put the steps that learn together.
@@ -89,6 +90,9 @@ def model_pipeline(
         Steps that drop columns.
     classifier : classifier
         Last step, named ``classifier``.
+    calibration : CalibratedClassifier, optional
+        Takes the classifier as its ``estimator`` and the last step's place; None leaves the
+        classifier's probabilities and labels as they are.
     ignore : sequence of str, optional
         Numeric columns that the classifier does not see.
 
@@ -106,10 +110,13 @@ def model_pipeline(
         verbose_feature_names_out=False,
         sparse_threshold=0,
     )
+    last = (
+        classifier if calibration is None else clone(calibration).set_params(estimator=classifier)
+    )
     steps: list[tuple[str, Any]] = [
         *((name, step) for name, step in learn.items() if step is not None),
         ("encode", encode),
         *((name, step) for name, step in select.items() if step is not None),
-        ("classifier", classifier),
+        ("classifier", last),
     ]
     return Pipeline(steps).set_output(transform="pandas")

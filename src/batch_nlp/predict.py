@@ -8,6 +8,9 @@ from sklearn.pipeline import Pipeline
 
 from batch_nlp.schemas import LABELS
 
+PROBABILITIES = [f"proba_{label}" for label in LABELS]
+"""Columns of the probabilities, in the order of the classes."""
+
 
 def predict(model: Pipeline, features: pd.DataFrame) -> pd.DataFrame:
     """Give each row its class and the probability of each class.
@@ -24,7 +27,7 @@ def predict(model: Pipeline, features: pd.DataFrame) -> pd.DataFrame:
     DataFrame of the same index
         ``prediction`` (int64), ``label`` and ``proba_negative``, ``proba_neutral``,
         ``proba_positive`` (float64; 0 for a class that the model does not know). The
-        prediction is the most probable class, the lowest one on a tie.
+        prediction is the model's own, which need not be the most probable class.
 
     Examples
     --------
@@ -34,10 +37,11 @@ def predict(model: Pipeline, features: pd.DataFrame) -> pd.DataFrame:
     >>> predict(model, rows)["label"].tolist()
     ['positive', 'positive']
     """
+    # The steps before the classifier run once for both of its answers.
+    encoded = model[:-1].transform(features) if len(model) > 1 else features
     probabilities = np.zeros((len(features), len(LABELS)))
-    probabilities[:, model.classes_] = model.predict_proba(features)
-    prediction = probabilities.argmax(axis=1)
-    columns = [f"proba_{label}" for label in LABELS]
-    return pd.DataFrame(probabilities, columns=columns, index=features.index).assign(
-        prediction=prediction.astype("int64"), label=np.array(LABELS, dtype=object)[prediction]
+    probabilities[:, model.classes_] = model[-1].predict_proba(encoded)
+    prediction = np.asarray(model[-1].predict(encoded), dtype="int64")
+    return pd.DataFrame(probabilities, columns=PROBABILITIES, index=features.index).assign(
+        prediction=prediction, label=np.array(LABELS, dtype=object)[prediction]
     )

@@ -6,10 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from batch_nlp.inference.predict import predict
+from batch_nlp.predict import PROBABILITIES, predict
+from batch_nlp.training.calibrate import CalibratedClassifier
 
 
 class Fixed(ClassifierMixin, BaseEstimator):
@@ -25,12 +27,24 @@ class Fixed(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: pd.DataFrame) -> npt.NDArray[np.float64]:
         return X.to_numpy()
 
+    def predict(self, X: pd.DataFrame) -> npt.NDArray[np.int64]:
+        return self.classes_[X.to_numpy().argmax(axis=1)]
+
+
+class Counting(TransformerMixin, BaseEstimator):
+    """Counts how often it is used."""
+
+    def fit(self, X: pd.DataFrame, y: object = None) -> Counting:
+        self.n_ = 0
+        return self
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        self.n_ += 1
+        return X
+
 
 def model(*classes: int) -> Pipeline:
     return Pipeline([("fixed", Fixed(classes).fit(pd.DataFrame()))])
-
-
-PROBABILITIES = ["proba_negative", "proba_neutral", "proba_positive"]
 
 
 def test_the_most_probable_class_and_the_lowest_on_a_tie() -> None:
@@ -66,3 +80,24 @@ def test_classes_in_another_order_keep_their_columns() -> None:
     found = predict(model(2, 0, 1), pd.DataFrame([[0.7, 0.2, 0.1]]))
     assert found[PROBABILITIES].to_numpy().tolist() == [[0.2, 0.1, 0.7]]
     assert found["label"].item() == "positive"
+
+
+def test_the_label_is_the_models_own() -> None:
+    rng = np.random.default_rng(0)
+    target = rng.choice(3, 300, p=[0.2, 0.1, 0.7])
+    rows = pd.DataFrame({"a": target + rng.normal(size=300)})
+    calibrated = CalibratedClassifier(estimator=LogisticRegression())
+    fitted = Pipeline([("count", Counting()), ("classifier", calibrated)]).fit(rows, target)
+    found = predict(fitted, rows)
+    assert found["prediction"].tolist() == fitted.predict(rows).tolist()
+    probabilities = found[PROBABILITIES].to_numpy()
+    assert np.array_equal(probabilities, fitted.predict_proba(rows))
+    assert (found["prediction"] != probabilities.argmax(axis=1)).any()
+
+
+def test_the_steps_before_the_classifier_run_once() -> None:
+    rows = pd.DataFrame({"a": [0.0, 1.0, 2.0]})
+    fitted = Pipeline([("count", Counting()), ("last", LogisticRegression())]).fit(rows, [0, 1, 2])
+    before = fitted["count"].n_
+    predict(fitted, rows)
+    assert fitted["count"].n_ == before + 1

@@ -1,0 +1,343 @@
+"""Run rivals on splits, each in a process of its own, within a time budget; keep what is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from benchmarks.quality.data import LABELS, DataSet, Split
+from benchmarks.quality.rivals import ENVIRONMENTS, Rival
+from sklearn.metrics import log_loss, precision_recall_fscore_support
+
+ROOT = Path(__file__).resolve().parents[2]
+N_BINS = 15
+WEIGHTS = ("light", "medium", "heavy")
+EMBEDDED_PER_SECOND = 45
+"""Messages that the transformer is expected to embed, for the decision whether time is left."""
+
+
+class FailedError(Exception):
+    """A rival that could not be installed or did not run."""
+
+
+class OutOfTimeError(Exception):
+    """No time was left to run, or to end."""
+
+
+def calibration_error(
+    y: npt.NDArray[Any], probabilities: npt.NDArray[np.float64], n_bins: int = N_BINS
+) -> float:
+    """Give the expected calibration error of the most probable class, in bins of equal width."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == y
+    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    gaps = [
+        abs(right[bins == number].mean() - confidence[bins == number].mean())
+        * (bins == number).mean()
+        for number in np.unique(bins)
+    ]
+    return float(np.sum(gaps))
+
+
+def metrics(
+    y: npt.NDArray[Any], predicted: npt.NDArray[Any], probabilities: npt.NDArray[np.float64]
+) -> dict[str, float]:
+    """Give the measures of one set of predictions.
+
+    ``neutral_excess`` is the predicted share of neutral less the true one; ``share_gap`` is the
+    largest such difference of a class, without its sign.
+    """
+    numbers = range(len(LABELS))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        y, predicted, labels=list(numbers), zero_division=0
+    )
+    clipped = np.clip(probabilities, 1e-15, 1)
+    clipped /= clipped.sum(axis=1, keepdims=True)
+    excess = np.bincount(predicted, minlength=len(LABELS)) / len(y) - support / len(y)
+    return {
+        "f1_weighted": float(np.average(f1, weights=support)),
+        "f1_macro": float(f1.mean()),
+        **{f"f1_{label}": float(f1[i]) for i, label in enumerate(LABELS)},
+        "precision_neutral": float(precision[1]),
+        "recall_neutral": float(recall[1]),
+        "log_loss": float(log_loss(y, clipped, labels=list(numbers))),
+        "calibration_error": calibration_error(y, probabilities),
+        "neutral_excess": float(excess[1]),
+        "share_gap": float(np.abs(excess).max()),
+    }
+
+
+@dataclass
+class Bench:
+    """Where results are kept and how much time is left.
+
+    Parameters
+    ----------
+    folder : Path
+        Data sets, embeddings, environments and results; nothing in it is committed.
+    seconds : float
+        For everything together.
+    budget : float
+        Seconds of one automatic search.
+    fresh : bool, default=False
+        Whether results that are there are made again.
+    """
+
+    folder: Path
+    seconds: float
+    budget: float
+    fresh: bool = False
+    start: float = field(default_factory=time.monotonic)
+    _failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def left(self) -> float:
+        return self.seconds - (time.monotonic() - self.start)
+
+    def run(self, rival: Rival, split: Split) -> dict[str, Any]:
+        """Give the result of a rival on a split, from the last time if it is there.
+
+        Raises
+        ------
+        FailedError
+            If its environment cannot be made, or it does not run.
+        OutOfTimeError
+            If it is not expected to end in time, or did not.
+        """
+        path = self.folder / "results" / f"{self._key(rival, split)}.json"
+        if path.is_file() and not self.fresh:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return found
+        self._require_time(rival, split)
+        python = self._environment(rival)
+        train, of_train = self._part(rival, split.train_set, split.train)
+        test, of_test = self._part(rival, split.test_set, split.test)
+        task = {
+            "work": "contest",
+            "rival": rival.name,
+            "seed": split.seed,
+            "budget": self.budget,
+            "train": train,
+            "test": test,
+        }
+        done = self._work(task, python)
+        y = split.test_set.y[split.test]
+        predicted = np.array(done.pop("predicted"))
+        probabilities = np.array(done.pop("probabilities"))
+        seconds = done.pop("score_seconds") + of_test["seconds_per_row"] * len(split.test)
+        result = {
+            "rival": rival.name,
+            "weight": rival.weight,
+            "group": split.group,
+            "split": split.number,
+            "seed": split.seed,
+            "real": split.real,
+            "n_train": len(split.train),
+            "n_test": len(split.test),
+            **metrics(y, predicted, probabilities),
+            "fit_seconds": done["fit_seconds"] + of_train["seconds_per_row"] * len(split.train),
+            "rows_per_second": len(split.test) / seconds,
+            "peak_mib": max(done["peak_mib"], of_train["peak_mib"], of_test["peak_mib"]),
+            "versions": done["versions"],
+        }
+        _write(path, result)
+        return result
+
+    def _key(self, rival: Rival, split: Split) -> str:
+        own = rival.source
+        if rival.name.startswith("ours"):
+            from benchmarks.quality.ours import entry_digest  # noqa: PLC0415
+
+            own += entry_digest(rival.overrides)
+        parts = [
+            rival.name, own, split.train_set.digest, split.test_set.digest, str(split.seed),
+            split.train.tolist(), split.test.tolist(), self.budget if rival.environment else 0,
+            ENVIRONMENTS.get(rival.environment or "", []),
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+
+    def _require_time(self, rival: Rival, split: Split) -> None:
+        fixed, per_thousand = rival.seconds
+        needed = fixed + per_thousand * len(split.train) / 1000
+        for each in {id(part): part for part in (split.train_set, split.test_set)}.values():
+            if _transformer(rival) and not self._represented(rival, each).is_file():
+                needed += len(each.stars) / EMBEDDED_PER_SECOND
+        if needed > self.left:
+            raise OutOfTimeError("no time left")
+
+    def _represented(self, rival: Rival, each: DataSet) -> Path:
+        name = "minilm"
+        if rival.takes == "features":
+            from benchmarks.quality.ours import features_digest  # noqa: PLC0415
+
+            name = features_digest(rival.overrides)
+        return self.folder / "represented" / f"{each.digest}-{name}.pickle"
+
+    def _part(
+        self, rival: Rival, each: DataSet, rows: npt.NDArray[np.int64]
+    ) -> tuple[dict[str, Any], dict[str, float]]:
+        """Say where a worker finds rows, and what it took to represent them."""
+        path = self.folder / "sets" / f"{each.digest}.pickle"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = {"texts": each.texts, "table": each.table, "stars": each.stars}
+            path.write_bytes(pickle.dumps(content))
+        part = {"set": str(path), "rows": rows.tolist(), "represented": None}
+        if rival.takes not in {"embedding", "features"}:
+            return part, {"seconds_per_row": 0.0, "peak_mib": 0.0}
+        represented = self._represented(rival, each)
+        facts = represented.with_suffix(".json")
+        if not facts.is_file():
+            represented.parent.mkdir(parents=True, exist_ok=True)
+            task = {
+                "work": "represent",
+                "kind": rival.takes,
+                "set": str(path),
+                "overrides": list(rival.overrides),
+                "represented": str(represented),
+            }
+            _write(facts, self._work(task, Path(sys.executable)))
+        return part | {"represented": str(represented)}, json.loads(facts.read_text("utf-8"))
+
+    def _work(self, task: dict[str, Any], python: Path) -> dict[str, Any]:
+        folder = self.folder / "tasks" / str(os.getpid())
+        folder.mkdir(parents=True, exist_ok=True)
+        given, result = folder / "task.json", folder / "result.json"
+        result.unlink(missing_ok=True)
+        given.write_text(json.dumps(task | {"result": str(result)}), encoding="utf-8")
+        environment = {
+            **os.environ,
+            "OMP_WAIT_POLICY": "passive",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONWARNINGS": "ignore",
+            "PYTHONPATH": str(ROOT),
+        }
+        process = subprocess.Popen(
+            [str(python), "-m", "benchmarks.quality.worker", str(given)],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            _, said = process.communicate(timeout=max(self.left, 1))
+        except subprocess.TimeoutExpired as error:
+            message = f"stopped when the {self.seconds / 60:.0f} minutes were over"
+            raise OutOfTimeError(message) from error
+        finally:
+            # What the worker started goes with it.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            found = result.read_text(encoding="utf-8") if result.is_file() else ""
+            shutil.rmtree(folder)
+        if process.returncode or not found:
+            raise FailedError(reason(said) or f"ended with status {process.returncode}")
+        done: dict[str, Any] = json.loads(found)
+        return done
+
+    def _environment(self, rival: Rival) -> Path:
+        """Give the Python that a rival runs in; its environment is made on first use."""
+        name = rival.environment
+        if name is None:
+            return Path(sys.executable)
+        if name in self._failed:
+            raise FailedError(self._failed[name])
+        folder = self.folder / "envs" / name
+        done = folder / ".installed"
+        wanted = "\n".join(ENVIRONMENTS[name])
+        if not (done.is_file() and done.read_text(encoding="utf-8") == wanted):
+            uv = os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
+            python = folder / "bin" / "python"
+            for command in (
+                [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)],
+                [uv, "pip", "install", "--quiet", "--python", str(python), *ENVIRONMENTS[name]],
+            ):
+                try:
+                    subprocess.run(
+                        command, cwd=ROOT, check=True, capture_output=True, text=True,
+                        timeout=max(self.left, 1),
+                    )  # fmt: skip
+                except (OSError, subprocess.SubprocessError) as error:
+                    said = reason(str(getattr(error, "stderr", "") or error))
+                    self._failed[name] = f"could not be installed: {said}"
+                    raise FailedError(self._failed[name]) from error
+            done.write_text(wanted, encoding="utf-8")
+        return folder / "bin" / "python"
+
+
+def _transformer(rival: Rival) -> bool:
+    return rival.takes == "embedding" or "embedder=sentence" in rival.overrides
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(content), encoding="utf-8")
+    beside.replace(path)
+
+
+def reason(said: str) -> str:
+    """Give the last line of an error without the paths of this machine.
+
+    Examples
+    --------
+    >>> reason("Traceback\\nOSError: no file /home/me/model.bin here\\n")
+    'OSError: no file model.bin here'
+    """
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    last = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "")
+    last = re.sub(r"\w+://\S+", "(address)", last)
+    return re.sub(r"(?<![\w.])/(?:[^\s/'\"]+/)*([^\s/'\"]*)", r"\1", last)[:200]
+
+
+def schedule(rivals: Iterable[Rival], splits: Sequence[Split]) -> list[tuple[Rival, Split]]:
+    """Give what is to run, in order: light rivals everywhere, then the others on some splits.
+
+    Medium and heavy ones run on the first fold of each set of texts that people wrote.
+    """
+    takes = {True: {"texts", "embedding", "features"}, False: {"table"}}
+    pairs = [
+        (rival, split)
+        for split in splits
+        for rival in rivals
+        if rival.takes in takes[split.of_texts]
+        and (
+            rival.weight == "light"
+            or (
+                split.seed == 0
+                and split.number == 0
+                and split.real
+                and split.train_set is split.test_set
+            )
+        )
+    ]
+
+    def place(pair: tuple[Rival, Split]) -> tuple[int, int, float]:
+        rival, split = pair
+        light = rival.weight == "light"
+        return (
+            WEIGHTS.index(rival.weight),
+            split.seed if light else 0,
+            0 if light else sum(rival.seconds),
+        )
+
+    return sorted(pairs, key=place)

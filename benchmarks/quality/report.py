@@ -1,0 +1,228 @@
+"""Results as Markdown, Parquet and pictures."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from benchmarks.quality.rivals import BASELINE
+
+SPLIT = ["group", "split", "seed"]
+KEY = "rival"
+
+COLUMNS = {
+    "f1_weighted": "F1 weighted",
+    "f1_macro": "F1 macro",
+    "f1_negative": "F1 negative",
+    "f1_neutral": "F1 neutral",
+    "f1_positive": "F1 positive",
+    "precision_neutral": "neutral precision",
+    "recall_neutral": "neutral recall",
+    "neutral_excess": "neutral predicted less true, points",
+    "share_gap": "largest gap of a share, points",
+    "log_loss": "log loss",
+    "calibration_error": "calibration error",
+    "fit_seconds": "fit, s",
+    "rows_per_second": "rows/s",
+    "peak_mib": "MiB",
+}
+POINTS = ("neutral_excess", "share_gap")
+
+
+def frame_of(results: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Give a row for each result, with its differences from the baseline on the same split."""
+    rows = pd.DataFrame([{k: v for k, v in each.items() if k != "versions"} for each in results])
+    baseline = rows[rows[KEY] == BASELINE].set_index(SPLIT)
+    for name in ("f1_weighted", "f1_macro"):
+        at = pd.MultiIndex.from_frame(rows[SPLIT])
+        rows[f"{name}_gain"] = rows[name].to_numpy() - baseline[name].reindex(at).to_numpy()
+    return rows
+
+
+def number(values: pd.Series, name: str) -> str:
+    """Write the mean of a measure and its spread over splits."""
+    mean = values.mean()
+    if name in POINTS:
+        return f"{100 * mean:+.1f}" if name == "neutral_excess" else f"{100 * mean:.1f}"
+    if name == "rows_per_second":
+        return f"{mean:,.0f}"
+    if name in {"fit_seconds", "peak_mib"}:
+        return f"{mean:,.1f}" if mean < 10 else f"{mean:,.0f}"
+    spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 and name.startswith("f1_") else ""
+    return f"{mean:.3f}{spread}"
+
+
+def gain(values: pd.Series) -> str:
+    """Write the mean difference from the baseline, and the lowest one where there are several."""
+    values = values.dropna()
+    if values.empty:
+        return "-"
+    lowest = f" (≥ {values.min():+.3f})" if len(values) > 1 else ""
+    return f"{values.mean():+.3f}{lowest}"
+
+
+def table(rows: pd.DataFrame) -> list[str]:
+    """Give the lines of a Markdown table of the rivals, the highest F1 macro gain first."""
+    heads = ["rival", "splits", "weighted vs. baseline", "macro vs. baseline", *COLUMNS.values()]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    ranked = rows.groupby(KEY)[["f1_macro_gain", "f1_macro"]].mean()
+    for name in ranked.sort_values(["f1_macro_gain", "f1_macro"], ascending=False).index:
+        own = rows[rows[KEY] == name]
+        cells = [
+            f"**{name}**" if name.startswith("ours") else str(name),
+            str(len(own)),
+            gain(own["f1_weighted_gain"]),
+            gain(own["f1_macro_gain"]),
+            *(number(own[column], column) for column in COLUMNS),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def machine() -> str:
+    """Name the processor, the cores and the memory; never the host."""
+    info = Path("/proc/cpuinfo")
+    model = platform.processor() or platform.machine()
+    if info.is_file():
+        names = [
+            line.partition(":")[2].strip()
+            for line in info.read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}"
+
+
+def libraries(results: Sequence[dict[str, Any]]) -> str:
+    """Name the versions, those of an environment of its own with the rival."""
+    common = max((each["versions"] for each in results), key=len)
+    told = [", ".join(f"{name} {version}" for name, version in common.items())]
+    for rival in sorted({each[KEY] for each in results}):
+        own = next(each["versions"] for each in results if each[KEY] == rival)
+        other = [
+            f"{name} {version}" for name, version in own.items() if common.get(name) != version
+        ]
+        if other:
+            told.append(f"{rival}: {', '.join(other)}")
+    return "; ".join(told)
+
+
+def markdown(
+    results: Sequence[dict[str, Any]], missing: Sequence[tuple[str, str, str]], *, settings: str
+) -> str:
+    """Give the whole report.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        As `Bench.run` gives them.
+    missing : sequence of (rival, group, reason)
+        What was to run and has no result.
+    settings : str
+        How the contest was run.
+    """
+    rows = frame_of(results)
+    lines = [
+        "# The contest",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; {settings}. {libraries(results)}.",
+        "",
+        f"A gain is the difference from **{BASELINE}** on the very same split: the mean, and in",
+        "brackets the lowest of a single split. Measures are means over splits, F1 with its",
+        "standard deviation. Features and embeddings are counted into the seconds and the rows",
+        "per second; loading a model is not. Memory is the peak of the rival's own process.",
+        "The calibration error has 15 bins of the most probable class. Points are percentage",
+        "points. Rows with fewer splits are to be compared by their gains alone.",
+    ]
+    texts = rows[rows["real"] & ~rows["group"].str.startswith("feature table")]
+    if texts["group"].nunique() > 1:
+        lines += ["", "## All splits of real texts", "", *table(texts)]
+    for group in rows["group"].unique():
+        own = rows[rows["group"] == group]
+        sizes = f"{own['n_train'].iloc[0]:,} training and {own['n_test'].iloc[0]:,} test rows"
+        note = "" if own["real"].all() else "; for reference only"
+        lines += ["", f"## {group}", "", f"{sizes}{note}.", "", *table(own)]
+    if missing:
+        lines += ["", "## Not run", "", "| rival | data | reason |", "|---|---|---|"]
+        told = pd.DataFrame(missing, columns=["rival", "group", "reason"])
+        for (rival, reason), own in told.groupby(["rival", "reason"], sort=False):
+            where = ", ".join(own["group"].unique())
+            lines.append(f"| {rival} | {where} | {str(reason).replace('|', '/')} |")
+    return "\n".join(lines) + "\n"
+
+
+def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
+    """Draw the gain in F1 macro and weighted against the speed of scoring."""
+    import matplotlib as mpl  # noqa: PLC0415
+
+    mpl.use("Agg")
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    measures = ["rows_per_second", "f1_macro_gain", "f1_weighted_gain"]
+    points = rows.groupby(KEY)[measures].mean().dropna()
+    points = points.sort_values("f1_macro_gain", ascending=False)
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    for axes, name, what in (
+        (left, "f1_macro_gain", "F1 macro"),
+        (right, "f1_weighted_gain", "F1 weighted"),
+    ):
+        for place, (rival, point) in enumerate(points.iterrows(), start=1):
+            own = str(rival).startswith("ours")
+            axes.scatter(
+                point["rows_per_second"], point[name], s=60 if own else 35,
+                color="tab:orange" if own else "tab:blue", label=f"{place}  {rival}",
+            )  # fmt: skip
+            axes.annotate(
+                str(place), (point["rows_per_second"], point[name]), fontsize=8,
+                textcoords="offset points", xytext=(5, 4),
+            )  # fmt: skip
+        axes.axhline(0, color="grey", linewidth=0.8)
+        # Far below the rest, the majority class would press the others together.
+        floor = max(points[name].min(), -0.2) - 0.02
+        axes.set_ylim(floor, max(points[name].max(), 0) + 0.02)
+        axes.set_xscale("log")
+        axes.set_xlabel("messages scored per second")
+        axes.set_ylabel(f"{what}, difference from {BASELINE}")
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=7, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def file_name(group: str) -> str:
+    """Give a group's name as part of a file's name."""
+    plain = "".join(each if each.isalnum() and each.isascii() else "_" for each in group.lower())
+    return "_".join(part for part in plain.split("_") if part)
+
+
+def write(
+    results: Sequence[dict[str, Any]],
+    missing: Sequence[tuple[str, str, str]],
+    folder: Path,
+    *,
+    settings: str,
+) -> str:
+    """Write ``quality.md``, ``quality.parquet`` and the pictures; give the Markdown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told = markdown(results, missing, settings=settings)
+    (folder / "quality.md").write_text(told, encoding="utf-8")
+    rows = frame_of(results)
+    rows.assign(measured=datetime.now(UTC).date()).to_parquet(folder / "quality.parquet")
+    for old in folder.glob("accuracy_speed*.png"):
+        old.unlink()
+    gains = rows[np.isfinite(rows["f1_macro_gain"]) & rows["real"]]
+    if len(gains):
+        picture(gains, "All splits of real texts", folder / "accuracy_speed.png")
+    for group, own in gains.groupby("group"):
+        picture(own, str(group), folder / f"accuracy_speed_{file_name(str(group))}.png")
+    return told

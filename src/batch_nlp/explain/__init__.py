@@ -1,0 +1,1 @@
+"""Why a message got its label, and what counts over many messages."""

@@ -1,0 +1,431 @@
+"""The default embedder: how each sentence of a text is meant, and what the text is about.
+
+A small convolutional network reads each sentence. It comes with the package, was taught general
+English sentiment, and has never seen the data it is used on (its card says what it was made of).
+All of its sums are whole numbers that single precision holds exactly, so that a text has the same
+vector to the last bit on any machine, in any batch, with any number of threads.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batch_nlp.embedders import (
+    ASSETS,
+    Embedder,
+    Encoded,
+    check_positive,
+    fingerprint_of,
+    verified_digests,
+)
+from batch_nlp.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+SHIPPED_NETWORK = ASSETS / "sentence_sentiment"
+"""Folder of the network that comes with the package."""
+
+NETWORK_FILE = "network.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+
+STATISTICS = (
+    "mean",
+    "mean_by_tokens",
+    "lowest",
+    "highest",
+    "deviation",
+    "first",
+    "last",
+    "share_positive",
+    "share_negative",
+    "mean_positive_part",
+    "mean_negative_part",
+    "two_lowest",
+    "two_last",
+    "log_sentences",
+)
+"""What the first columns of a vector say of the valences of a text's sentences."""
+
+HIGHEST_ACTIVATION = 255
+"""Activations are whole numbers from 0 to this."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+")
+_LEANING = 0.15
+_CHUNK = 512
+_BLOCK_TOKENS = 8192
+_DECIMALS = 6
+
+
+class SentimentEmbedder(Embedder):
+    """Embed a text by the valence and the content of its sentences.
+
+    A sentence's valence lies between -1 (bad) and 1 (good). The vector of a text holds the
+    `STATISTICS` of its sentences' valences, then the mean of its sentences' content vectors.
+    A text without a known token has the zero vector.
+
+    Parameters
+    ----------
+    path : str, optional
+        Folder of a network; by default the one that comes with the package. Its files are
+        checked against its ``digests.json``.
+    max_tokens : int or None, default=1024
+        Tokens read of each text; the rest is not. None reads all.
+
+    Examples
+    --------
+    >>> embedder = SentimentEmbedder()
+    >>> texts = ["Lovely staff. The soup was great!", "Rude staff. The soup was awful!"]
+    >>> good, bad = embedder.encode(texts).vectors[:, 0]
+    >>> bool(good > 0 > bad)
+    True
+    """
+
+    def __init__(self, *, path: str | None = None, max_tokens: int | None = 1024) -> None:
+        self.path = path
+        self.max_tokens = max_tokens
+
+    def _folder(self) -> Path:
+        check_positive(self, "max_tokens", or_null=True)
+        if self.path is None:
+            return SHIPPED_NETWORK
+        folder = Path(self.path)
+        if not (folder / NETWORK_FILE).is_file():
+            raise InputError(
+                f"SentimentEmbedder: path must be the folder of a network, with {NETWORK_FILE} in "
+                f"it; got '{self.path}'."
+            )
+        return folder
+
+    @property
+    def n_dims(self) -> int:
+        """Length of a vector."""
+        return len(STATISTICS) + _network(self._folder()).n_content
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Return a vector for each text, and which texts were cut short.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            May be empty, and so may each text.
+
+        Returns
+        -------
+        Encoded
+            `vectors` of shape (n_texts, n_dims) and `truncated` of shape (n_texts,).
+
+        Raises
+        ------
+        InputError
+            If `path` is no folder of a network, or `max_tokens` is below 1.
+        ArtifactError
+            If a file of the network is missing or damaged.
+        """
+        network = _network(self._folder())
+        texts = list(texts)
+        vectors = np.zeros((len(texts), self.n_dims), dtype=np.float32)
+        truncated = np.zeros(len(texts), dtype=np.bool_)
+        # Tokens take a hundred times the room of their text: never those of a whole batch.
+        for start in range(0, len(texts), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            vectors[chunk], truncated[chunk] = _encode(network, texts[chunk], self.max_tokens)
+        return Encoded(vectors, truncated)
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of all that decides the vectors, the same on every machine.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits, from the digests of the network's files and `max_tokens`.
+        """
+        digests = verified_digests(self._folder())
+        return fingerprint_of("sentiment", digests, max_tokens=self.max_tokens)
+
+
+def sentences(text: str) -> list[str]:
+    """Split a text after ``.``, ``!`` and ``?`` with a space behind.
+
+    Examples
+    --------
+    >>> sentences('Good. "Very good!" 3.5 stars')
+    ['Good.', '"Very good!', '3.5 stars']
+    """
+    return [part for part in _SENTENCE_END.split(text) if part]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A quantized convolution over three neighbouring rows, and the rectifier behind it.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (3, n_in, n_out), float32
+        Whole numbers: for the row before, the row itself, the one after.
+    scale, shift : ndarray of shape (n_out,), float32
+        From the exact sum to the activation.
+    """
+
+    weights: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    shift: NDArray[np.float32]
+
+    def __call__(self, padded: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give the activations of the inner rows of `padded`.
+
+        Parameters
+        ----------
+        padded : ndarray of shape (n_rows + 2, n_in), float32
+            Whole numbers; the first and the last row only serve their neighbours.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_out), float32
+            Whole numbers from 0 to `HIGHEST_ACTIVATION`.
+        """
+        before, here, after = self.weights
+        total: NDArray[np.float32] = padded[:-2] @ before
+        total += padded[1:-1] @ here
+        total += padded[2:] @ after
+        return self.rectify(total)
+
+    def rectify(self, total: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn exact sums into activations, in place."""
+        total *= self.scale
+        total += self.shift
+        np.floor(total, out=total)
+        np.clip(total, 0, HIGHEST_ACTIVATION, out=total)
+        return total
+
+
+@dataclass(frozen=True)
+class Network:
+    """From tokens to the valence and the content of sentences.
+
+    All that a convolution adds up are whole numbers, with sums below 2**24: single precision holds
+    each of them exactly, in whatever order they are added.
+
+    Attributes
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        Texts to numbers of tokens.
+    unknown : int or None
+        Number of the token that stands for what is not known.
+    tables : ndarray of shape (3, n_tokens + 1, n_out), float32
+        What each token adds to the first convolution's sums as the neighbour before, as the
+        token itself and as the neighbour after; the last row, of zeros, stands between sentences.
+    first : Convolution
+        The one whose products `tables` holds.
+    further : tuple of Convolution
+        Those that follow, one after the other.
+    output, bias : ndarray of shape (2 * n_out, 1 + n_content) and (1 + n_content,), float64
+        From the mean and the maximum of the activations to the results.
+    """
+
+    tokenizer: Any
+    unknown: int | None
+    tables: NDArray[np.float32]
+    first: Convolution
+    further: tuple[Convolution, ...]
+    output: NDArray[np.float64]
+    bias: NDArray[np.float64]
+
+    @property
+    def n_content(self) -> int:
+        """Length of a sentence's content vector."""
+        return len(self.bias) - 1
+
+    def read(self, tokens: NDArray[np.int32], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Read sentences.
+
+        Parameters
+        ----------
+        tokens : ndarray of shape (n_tokens,)
+            Of all sentences, one after the other.
+        lengths : ndarray of shape (n_sentences,)
+            Tokens of each sentence, at least 1.
+
+        Returns
+        -------
+        ndarray of shape (n_sentences, 1 + n_content)
+            Valence, then content.
+        """
+        ends = np.cumsum(lengths)
+        parts = [np.empty((0, len(self.bias)))]
+        for block in _blocks(ends):
+            first = 0 if block.start == 0 else ends[block.start - 1]
+            parts.append(self._read(tokens[first : ends[block.stop - 1]], lengths[block]))
+        return np.concatenate(parts)
+
+    def _read(self, tokens: NDArray[np.int32], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+        # A blank before the first sentence and after each one keeps them apart.
+        starts = np.cumsum(lengths + 1) - lengths
+        places = np.arange(len(tokens)) + np.repeat(np.arange(1, len(lengths) + 1), lengths)
+        padded = np.full(len(tokens) + len(lengths) + 1, self.tables.shape[1] - 1)
+        padded[places] = tokens
+        between = np.ones(len(padded), dtype=np.bool_)
+        between[places] = False
+
+        before, here, after = self.tables
+        total = before[padded[:-2]]
+        total += here[padded[1:-1]]
+        total += after[padded[2:]]
+        rows = self._apart(self.first.rectify(total), between)
+        for convolve in self.further:
+            rows = self._apart(convolve(rows), between)
+        totals = np.add.reduceat(rows, starts, axis=0).astype(np.float64)
+        highest = np.maximum.reduceat(rows, starts, axis=0).astype(np.float64)
+        results = np.hstack([totals / lengths[:, None], highest]) @ self.output + self.bias
+        results[:, 0] = np.tanh(results[:, 0])
+        # Double precision may differ in its last digits with the block: they are not kept.
+        return np.round(results, _DECIMALS)
+
+    @staticmethod
+    def _apart(inner: NDArray[np.float32], between: NDArray[np.bool_]) -> NDArray[np.float32]:
+        rows = np.zeros((len(between), inner.shape[1]), np.float32)
+        rows[1:-1] = inner
+        rows[between] = 0
+        return rows
+
+
+def _blocks(ends: NDArray[np.int64]) -> Iterator[slice]:
+    """Cut sentences into slices of about `_BLOCK_TOKENS` tokens, which stay in the cache."""
+    begin, read = 0, 0
+    while begin < len(ends):
+        stop = int(np.searchsorted(ends, read + _BLOCK_TOKENS, side="right"))
+        stop = max(stop, begin + 1)
+        yield slice(begin, stop)
+        begin, read = stop, int(ends[stop - 1])
+
+
+@lru_cache(maxsize=2)
+def _network(folder: Path) -> Network:
+    verified_digests(folder)
+    from safetensors.numpy import load_file  # noqa: PLC0415
+    from tokenizers import Tokenizer  # noqa: PLC0415
+
+    tensors = load_file(folder / NETWORK_FILE)
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    first, *further = (
+        Convolution(
+            weights=tensors[f"convolution_{layer}.weights"].astype(np.float32),
+            scale=tensors[f"convolution_{layer}.scale"],
+            shift=tensors[f"convolution_{layer}.shift"],
+        )
+        for layer in range(sum(name.endswith(".weights") for name in tensors))
+    )
+    embedding = np.pad(tensors["embedding"].astype(np.float32), ((0, 1), (0, 0)))
+    return Network(
+        tokenizer=tokenizer,
+        unknown=tokenizer.token_to_id("[UNK]"),
+        tables=embedding @ first.weights,
+        first=first,
+        further=tuple(further),
+        output=tensors["output"].astype(np.float64),
+        bias=tensors["bias"].astype(np.float64),
+    )
+
+
+def _encode(
+    network: Network, texts: list[str], max_tokens: int | None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    split = [sentences(text) for text in texts]
+    owner = np.repeat(np.arange(len(texts)), [len(parts) for parts in split])
+    encodings = network.tokenizer.encode_batch_fast(
+        list(chain.from_iterable(split)), add_special_tokens=False
+    )
+    tokens = [encoding.ids for encoding in encodings]
+    sizes = np.array([len(ids) for ids in tokens], dtype=np.int64)
+    flat = np.fromiter(chain.from_iterable(tokens), dtype=np.int32, count=int(sizes.sum()))
+    sentence = np.repeat(np.arange(len(sizes)), sizes)
+    kept = np.ones(len(flat), dtype=np.bool_)
+    n_tokens = np.bincount(owner, weights=sizes, minlength=len(texts)).astype(np.int64)
+    if max_tokens is not None:
+        place = np.arange(len(flat)) - (np.cumsum(n_tokens) - n_tokens)[owner[sentence]]
+        kept = place < max_tokens
+    if network.unknown is not None:
+        kept &= flat != network.unknown
+    lengths = np.bincount(sentence[kept], minlength=len(sizes))
+    some = lengths > 0
+    results = network.read(flat[kept], lengths[some])
+    vectors = np.zeros((len(texts), len(STATISTICS) + network.n_content), dtype=np.float32)
+    if some.any():
+        present, vectors_present = summarize(results, lengths[some], owner[some])
+        vectors[present] = vectors_present
+    truncated = (
+        np.zeros(len(texts), dtype=np.bool_) if max_tokens is None else n_tokens > max_tokens
+    )
+    return vectors, truncated
+
+
+def summarize(
+    results: NDArray[np.float64], lengths: NDArray[np.int64], owner: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Summarize the sentences of each text.
+
+    Parameters
+    ----------
+    results : ndarray of shape (n_sentences, 1 + n_content)
+        Valence and content of each sentence.
+    lengths : ndarray of shape (n_sentences,)
+        Tokens of each sentence.
+    owner : ndarray of shape (n_sentences,)
+        Number of the text that the sentence is from, ascending.
+
+    Returns
+    -------
+    texts : ndarray of shape (n_texts,)
+        The numbers in `owner`, each once.
+    vectors : ndarray of shape (n_texts, len(STATISTICS) + n_content)
+
+    Examples
+    --------
+    >>> found = summarize(np.array([[0.5, 1.0], [-0.5, 3.0]]), np.array([4, 4]), np.array([0, 0]))
+    >>> dict(zip(STATISTICS, found[1][0].round(2).tolist()))["deviation"], found[1][0, -1].item()
+    (0.5, 2.0)
+    """
+    texts, starts, counts = np.unique(owner, return_index=True, return_counts=True)
+    valence = results[:, 0]
+
+    def mean(values: NDArray[Any]) -> NDArray[np.float64]:
+        total: NDArray[np.float64] = np.add.reduceat(values.astype(np.float64), starts, axis=0)
+        return total / (counts if values.ndim == 1 else counts[:, None])
+
+    average = mean(valence)
+    spread = np.sqrt(mean((valence - np.repeat(average, counts)) ** 2))
+    ascending = valence[np.lexsort((valence, owner))]
+    last = starts + counts - 1
+    second = np.minimum(starts + 1, last)
+    before_last = np.maximum(last - 1, starts)
+    by_tokens = np.add.reduceat(valence * lengths, starts) / np.add.reduceat(lengths, starts)
+    statistics = np.column_stack(
+        [
+            average,
+            by_tokens,
+            ascending[starts],
+            ascending[last],
+            spread,
+            valence[starts],
+            valence[last],
+            mean(valence > _LEANING),
+            mean(valence < -_LEANING),
+            mean(np.maximum(valence, 0)),
+            mean(np.maximum(-valence, 0)),
+            (ascending[starts] + ascending[second]) / 2,
+            (valence[before_last] + valence[last]) / 2,
+            np.log1p(counts),
+        ]
+    )
+    return texts, np.hstack([statistics, mean(results[:, 1:])])

@@ -1,0 +1,260 @@
+"""The contest: splits share no text, measures are what their names say, the report renders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from benchmarks.quality import __main__ as command
+from benchmarks.quality import measure, ours, report
+from benchmarks.quality.data import (
+    DataSet,
+    Split,
+    classes,
+    further_sets,
+    same,
+    splits_of,
+    text_set,
+)
+from benchmarks.quality.rivals import BASELINE, RIVALS, Rows
+
+
+def some_set(name: str, n_rows: int, offset: int = 0) -> DataSet:
+    rng = np.random.default_rng(offset)
+    words = np.array(["bad", "fine", "good"])
+    stars = rng.integers(1, 6, n_rows)
+    texts = [
+        f"message {number + offset} was {words[kind]}, {words[kind]}"
+        for number, kind in enumerate(classes(stars))
+    ]
+    rows = pd.DataFrame({"text": texts, "rating": stars})
+    return text_set(name, rows, text="text", rating="rating")
+
+
+def test_stars_become_classes() -> None:
+    assert classes([1, 2, 2.5, 3, 4, 5]).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_repeated_and_unusable_rows_are_dropped() -> None:
+    kept = [f"{kind} {i}" for kind in "abc" for i in range(10)]
+    stars: list[Any] = [1] * 10 + ["neutral"] * 10 + ["5"] * 10
+    rows = pd.DataFrame(
+        {
+            "text": [*kept, "A  0", None, " ", "no stars", "six stars"],
+            "rating": [*stars, 5, 5, 5, None, 6],
+        }
+    )
+    found = text_set("some", rows, text="text", rating="rating")
+    assert found.texts == kept
+    assert np.bincount(found.y).tolist() == [10, 10, 10]
+
+
+def test_a_missing_column_and_too_few_rows_are_told() -> None:
+    rows = pd.DataFrame({"text": ["a"], "stars": [1]})
+    with pytest.raises(SystemExit, match="must have the columns \\['rating'\\]"):
+        text_set("some", rows, text="text", rating="rating")
+    with pytest.raises(SystemExit, match="at least 10 different texts of each class"):
+        text_set("some", rows, text="text", rating="stars")
+
+
+def test_no_text_is_on_both_sides_of_a_split() -> None:
+    one, other = some_set("one", 120), some_set("other", 90, offset=60)
+    shared = set(map(same, one.texts or [])) & set(map(same, other.texts or []))
+    assert shared
+    splits = list(splits_of([one, other], seed=3))
+    assert [split.group for split in splits] == [
+        *["one, 5 folds"] * 5, *["other, 5 folds"] * 5, "one → other", "other → one",
+    ]  # fmt: skip
+    for split in splits:
+        train, test = (
+            {same((each.texts or [])[i]) for i in rows}
+            for each, rows in ((split.train_set, split.train), (split.test_set, split.test))
+        )
+        assert train
+        assert test
+        assert not train & test
+    folds = [split.test for split in splits if split.group == "one, 5 folds"]
+    assert sorted(np.concatenate(folds).tolist()) == list(range(len(one.y)))
+
+
+def test_further_files_by_repetition_and_by_commas(tmp_path: Path) -> None:
+    paths = []
+    for name in ("a", "b"):
+        paths.append(str(tmp_path / f"{name}.csv"))
+        found = some_set(name, 100, offset=len(paths) * 1000)
+        pd.DataFrame({"t": found.texts, "r": found.stars}).to_csv(paths[-1])
+    repeated = list(further_sets(paths, ["t"], ["r", "r"]))
+    joined = list(further_sets([",".join(paths)], ["t"], ["r"]))
+    assert [each.name for each in repeated] == ["a", "b"]
+    assert [each.digest for each in repeated] == [each.digest for each in joined]
+    with pytest.raises(SystemExit, match="--text must be given once"):
+        list(further_sets(paths[:1], ["t", "t"], ["r"]))
+
+
+def test_measures_against_hand_values() -> None:
+    y = np.array([0, 0, 1, 1, 2, 2, 2, 2])
+    predicted = np.array([0, 1, 1, 2, 2, 2, 2, 2])
+    probabilities = np.array([[0.6, 0.3, 0.1]] * 8)
+    found = measure.metrics(y, predicted, probabilities)
+    assert found["precision_neutral"] == 0.5
+    assert found["recall_neutral"] == 0.5
+    assert found["f1_negative"] == pytest.approx(2 / 3)
+    assert found["f1_positive"] == pytest.approx(8 / 9)
+    assert found["f1_macro"] == pytest.approx((2 / 3 + 1 / 2 + 8 / 9) / 3)
+    assert found["f1_weighted"] == pytest.approx(2 / 3 / 4 + 1 / 2 / 4 + 8 / 9 / 2)
+    assert found["neutral_excess"] == 0
+    assert found["share_gap"] == pytest.approx(1 / 8)
+    logs = -np.log([0.6, 0.6, 0.3, 0.3, 0.1, 0.1, 0.1, 0.1])
+    assert found["log_loss"] == pytest.approx(logs.mean())
+    # Sure by 0.6 of class 0, which 2 of 8 rows have.
+    assert found["calibration_error"] == pytest.approx(0.6 - 0.25)
+
+
+def test_calibration_error_weighs_the_bins() -> None:
+    y = np.array([0, 0, 1])
+    probabilities = np.array([[0.9, 0.1, 0], [0.9, 0.1, 0], [0.5, 0.3, 0.2]])
+    assert measure.calibration_error(y, probabilities) == pytest.approx(0.1 * 2 / 3 + 0.5 / 3)
+
+
+@pytest.mark.parametrize(
+    "name", ["majority class", BASELINE, "TF-IDF words + characters, linear SVM"]
+)
+def test_a_rival_learns(name: str) -> None:
+    found = some_set("some", 240)
+    (split, *_) = splits_of([found], seed=0)
+    texts = found.texts or []
+    predict = RIVALS[name].fit(
+        Rows([texts[i] for i in split.train], y=found.y[split.train], stars=found.stars)
+    )
+    predicted, probabilities = predict(Rows([texts[i] for i in split.test]))
+    assert probabilities.shape == (len(split.test), 3)
+    assert probabilities.sum(axis=1) == pytest.approx(1)
+    right = (predicted == found.y[split.test]).mean()
+    assert right < 0.6 if name == "majority class" else right > 0.95
+
+
+def result(rival: str, group: str, number: int, f1: float) -> dict[str, Any]:
+    measures = measure.metrics(
+        np.array([0, 1, 2]), np.array([0, 1, 2]), np.array([[0.8, 0.1, 0.1]] * 3)
+    )
+    return {
+        "rival": rival,
+        "weight": "light",
+        "group": group,
+        "split": number,
+        "seed": 0,
+        "real": True,
+        "n_train": 1000,
+        "n_test": 3,
+        **measures,
+        "f1_macro": f1,
+        "fit_seconds": 1.0,
+        "rows_per_second": 2000.0,
+        "peak_mib": 300.0,
+        "versions": {"Python": "3.11"},
+    }
+
+
+def test_the_report_pairs_splits_and_says_what_was_not_run(tmp_path: Path) -> None:
+    results = [
+        result(BASELINE, "one, 5 folds", 0, 0.60),
+        result(BASELINE, "one, 5 folds", 1, 0.70),
+        result("ours: default", "one, 5 folds", 0, 0.65),
+        result("ours: default", "one, 5 folds", 1, 0.73),
+        result("SetFit", "one, 5 folds", 1, 0.72),
+        result(BASELINE, "one → two", 0, 0.5),
+    ]
+    missing = [("FLAML AutoML", "one, 5 folds", "no time left")]
+    told = report.write(results, missing, tmp_path, settings="a test")
+    rows = report.frame_of(results)
+    gains = rows.groupby("rival")["f1_macro_gain"].mean()
+    assert gains["ours: default"] == pytest.approx(0.04)
+    assert gains["SetFit"] == pytest.approx(0.02)
+    assert "| **ours: default** | 2 | +0.000 (≥ +0.000) | +0.040 (≥ +0.030) |" in told
+    assert "| FLAML AutoML | one, 5 folds | no time left |" in told
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "quality.md",
+        "quality.parquet",
+        "accuracy_speed.png",
+        "accuracy_speed_one_5_folds.png",
+        "accuracy_speed_one_two.png",
+    }
+    assert pd.read_parquet(tmp_path / "quality.parquet")["rival"].tolist() == rows["rival"].tolist()
+
+
+def test_light_rivals_meet_all_splits_and_heavy_ones_the_first_folds() -> None:
+    sets = [some_set("one", 120), some_set("two", 90, offset=500)]
+    splits = [split for seed in (0, 1) for split in splits_of(sets, seed)]
+    pairs = measure.schedule(RIVALS.values(), splits)
+    weights = [measure.WEIGHTS.index(rival.weight) for rival, _ in pairs]
+    assert weights == sorted(weights)
+
+    def met(name: str) -> list[tuple[str, int, int]]:
+        return [(s.group, s.number, s.seed) for rival, s in pairs if rival.name == name]
+
+    assert len(met(BASELINE)) == len(splits) == 24
+    assert met("fine-tuned MiniLM") == [("one, 5 folds", 0, 0), ("two, 5 folds", 0, 0)]
+
+
+def test_a_result_is_kept_and_time_is_minded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (split, *_) = splits_of([some_set("some", 120)], seed=0)
+    majority = RIVALS["majority class"]
+    with pytest.raises(measure.OutOfTimeError, match="no time left"):
+        measure.Bench(tmp_path, seconds=0, budget=1).run(majority, split)
+    bench = measure.Bench(tmp_path, seconds=300, budget=1)
+    first = bench.run(majority, split)
+    assert first["peak_mib"] > 10
+    assert first["n_test"] == len(split.test)
+    monkeypatch.setattr(bench, "_work", None)
+    assert bench.run(majority, split) == first
+
+
+def test_what_fails_is_told_without_paths() -> None:
+    said = "Traceback:\n  File x\nOSError: no file /home/me/model.bin, see https://x.org/y\n"
+    assert measure.reason(said) == "OSError: no file model.bin, see (address)"
+
+
+def test_every_embedder_meets_every_classifier() -> None:
+    entries = ours.entries()
+    assert "ours: default" in entries
+    for embedder in ours.options("embedder"):
+        for classifier in ours.options("classifier"):
+            assert f"ours: {embedder} + {classifier}" in entries
+    assert ours.entry_digest(()) != ours.entry_digest(("classifier=logistic",))
+
+
+def test_our_entry_is_labelled_as_inference_labels() -> None:
+    found = some_set("some", 240)
+    (split, *_) = splits_of([found], seed=0)
+    overrides = ("embedder=hashing", "classifier=logistic")
+    X, seconds = ours.frame_of(found.texts or [], overrides)
+    assert seconds > 0
+    assert len(X) == len(found.y)
+    train = X.iloc[split.train].reset_index(drop=True)
+    predict = ours.entry(overrides)(Rows([], train, y=found.y[split.train]))
+    predicted, probabilities = predict(Rows([], X.iloc[split.test].reset_index(drop=True)))
+    assert probabilities.sum(axis=1) == pytest.approx(1)
+    assert (predicted == found.y[split.test]).mean() > 0.95
+
+
+def test_only_takes_parts_of_names_and_keeps_the_baseline() -> None:
+    assert [each.name for each in command.chosen(["floret"])] == [
+        BASELINE,
+        "fastText-style (floret)",
+    ]
+    with pytest.raises(SystemExit, match="none has \\['no such'\\]"):
+        command.chosen(["no such"])
+
+
+def test_a_part_of_a_set_keeps_its_shares() -> None:
+    whole = some_set("some", 200)
+    part = whole.first(100)
+    assert len(part.texts or []) == 100
+    assert set(part.texts or []) < set(whole.texts or [])
+    assert isinstance(next(splits_of([part], 0)), Split)
+    assert whole.first(500) is whole
