@@ -85,7 +85,7 @@ def test_tracked_files_are_small() -> None:
     assert len(sizes) > 50
     assets = PROJECT / "src" / "batch_nlp" / "assets"
     model = {path: size for path, size in sizes.items() if path.is_relative_to(assets)}
-    assert 0 < sum(model.values()) <= 8e6
+    assert 0 < sum(model.values()) <= 11e6
     assert [path for path, size in sizes.items() if size > 3e6 and path not in model] == []
 
 
@@ -127,6 +127,8 @@ def test_the_commands_that_are_shown_can_be_typed(page: Path) -> None:
         overrides = [word for word in words if "=" in word and not word.startswith("-")]
         if words[0] == "make":
             assert words[1] in documented_targets(), words
+            if words[1] == "benchmark-quality":  # its arguments are not the program's
+                continue
             passed = [word.removeprefix("ARGS=") for word in words if word.startswith("ARGS=")]
             overrides = [each for word in passed for each in shlex.split(word)]
         if "-m" in words:  # of the alternatives of a multirun, the first
