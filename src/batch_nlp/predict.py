@@ -7,6 +7,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from batch_nlp.schemas import LABELS
+from batch_nlp.training.calibrate import CalibratedClassifier
 
 PROBABILITIES = [f"proba_{label}" for label in LABELS]
 """Columns of the probabilities, in the order of the classes."""
@@ -37,11 +38,15 @@ def predict(model: Pipeline, features: pd.DataFrame) -> pd.DataFrame:
     >>> predict(model, rows)["label"].tolist()
     ['positive', 'positive']
     """
-    # The steps before the classifier run once for both of its answers.
+    # What both answers need is worked out once.
     encoded = model[:-1].transform(features) if len(model) > 1 else features
+    last = model[-1]
+    known = last.predict_proba(encoded)
     probabilities = np.zeros((len(features), len(LABELS)))
-    probabilities[:, model.classes_] = model[-1].predict_proba(encoded)
-    prediction = np.asarray(model[-1].predict(encoded), dtype="int64")
+    probabilities[:, model.classes_] = known
+    calibrated = isinstance(last, CalibratedClassifier)
+    decided = last.decide(known) if calibrated else last.predict(encoded)
+    prediction = np.asarray(decided, dtype="int64")
     return pd.DataFrame(probabilities, columns=PROBABILITIES, index=features.index).assign(
         prediction=prediction, label=np.array(LABELS, dtype=object)[prediction]
     )

@@ -209,33 +209,12 @@ class _Run:
 
     def inference(self) -> ShareVerdict:
         """Score the new messages with the model in use."""
-        job: InferenceJob = build(self.config.inference, "inference")
-        artifact = self.registry.load()
-        kernel = _kernel_of(artifact)
-        return job.run(
-            self._new_messages(job.source, kernel),
-            artifact,
-            kernel,
-            paths=self.paths,
-            engine=self.engine,
-            logs=self.logs,
-            record=self.record,
-        )
+        verdict: ShareVerdict = self._on_new_messages(build(self.config.inference, "inference"))
+        return verdict
 
     def explain(self) -> None:
         """Say why messages get their labels from the model in use."""
-        job: ExplainJob = build(self.config.explain, "explain")
-        artifact = self.registry.load()
-        kernel = _kernel_of(artifact)
-        job.run(
-            self._new_messages(job.source, kernel),
-            artifact,
-            kernel,
-            paths=self.paths,
-            engine=self.engine,
-            logs=self.logs,
-            record=self.record,
-        )
+        self._on_new_messages(build(self.config.explain, "explain"))
 
     def distill(self) -> None:
         """Make a static model."""
@@ -261,6 +240,20 @@ class _Run:
             )
             raise InputError(message)
         return manifest, kernel
+
+    def _on_new_messages(self, job: InferenceJob | ExplainJob) -> Any:
+        """Run a job that takes the model in use to new messages."""
+        artifact = self.registry.load()
+        kernel = _kernel_of(artifact)
+        return job.run(
+            self._new_messages(job.source, kernel),
+            artifact,
+            kernel,
+            paths=self.paths,
+            engine=self.engine,
+            logs=self.logs,
+            record=self.record,
+        )
 
     def _new_messages(self, files: str | list[str] | None, kernel: Kernel) -> Source:
         """Give the messages that are named, or else what a training held back."""

@@ -192,7 +192,21 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator): 
         ndarray of shape (n_rows,)
             The lowest class on a tie.
         """
-        probabilities = self.predict_proba(X)
+        return self.decide(self.predict_proba(X))
+
+    def decide(self, probabilities: NDArray[np.float64]) -> NDArray[Any]:
+        """Give the class whose weighted probability is highest.
+
+        Parameters
+        ----------
+        probabilities : ndarray of shape (n_rows, n_classes)
+            From `predict_proba`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,)
+            The lowest class on a tie.
+        """
         labels: NDArray[Any] = self.classes_[_decide(probabilities, self.log_weights_)]
         return labels
 
