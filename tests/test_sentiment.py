@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from sklearn.base import clone
 
+from batch_nlp import sentiment
 from batch_nlp.errors import ArtifactError, InputError
 from batch_nlp.sentiment import (
     HIGHEST_ACTIVATION,
@@ -19,6 +22,7 @@ from batch_nlp.sentiment import (
     STATISTICS,
     Convolution,
     SentimentEmbedder,
+    Words,
     _network,
     sentences,
     summarize,
@@ -101,8 +105,40 @@ def test_a_convolution_sees_its_neighbours() -> None:
     weights = np.array([[[1.0]], [[10.0]], [[100.0]]], np.float32)
     convolve = Convolution(weights, scale=np.ones(1, np.float32), shift=np.zeros(1, np.float32))
     rows = np.array([[0], [1], [2], [0]], np.float32)
-    assert convolve(rows)[:, 0].tolist() == [210, 21]
-    assert convolve(rows * 5)[:, 0].tolist() == [HIGHEST_ACTIVATION, 105]
+    out, product = np.empty((2, 2, 1), np.float32)
+    convolve(rows, out=out, product=product)
+    assert out[:, 0].tolist() == [210, 21]
+    convolve(rows * 5, out=out, product=product)
+    assert out[:, 0].tolist() == [HIGHEST_ACTIVATION, 105]
+
+
+def test_sentences_are_read_in_blocks_of_one_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentiment, "_BLOCK_TOKENS", 6)
+    lengths = np.array([3, 1, 3, 2, 3, 9])
+    blocks = [block.tolist() for block in sentiment._blocks(lengths)]
+    assert blocks == [[1], [3], [0, 2], [4], [5]]
+    assert list(sentiment._blocks(np.array([], dtype=np.int64))) == []
+
+
+@given(st.lists(st.text(max_size=40), max_size=5))
+@example(["caf\u0065\u0301 [UNK]\x1cx \u2028 o\u3000k", "好吃", " a  b\t"])
+def test_tokens_of_words_are_those_of_the_text(texts: list[str]) -> None:
+    tokenizer = _network(SHIPPED_NETWORK).words.tokenizer
+    expected = [
+        encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)
+    ]
+    words = Words(tokenizer)
+    assert words.tokens(texts) == expected
+    assert words.tokens(texts) == expected
+
+
+def test_words_are_forgotten_before_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentiment, "_MOST_CHARACTERS", 12)
+    words = Words(_network(SHIPPED_NETWORK).words.tokenizer)
+    first = words.tokens(["good soup"])
+    assert words.tokens(["cold tea"]) != first
+    assert set(words._known) == {"cold", "tea"}
+    assert words.tokens(["good soup"]) == first
 
 
 def test_statistics_by_hand() -> None:

@@ -64,8 +64,10 @@ HIGHEST_ACTIVATION = 255
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+")
 _LEANING = 0.15
 _CHUNK = 512
-_BLOCK_TOKENS = 8192
+_BLOCK_TOKENS = 2048
 _DECIMALS = 6
+_MOST_CHARACTERS = 2_000_000
+"""Of the words that are known, about a quarter of a million of them."""
 
 
 class SentimentEmbedder(Embedder):
@@ -174,6 +176,42 @@ def sentences(text: str) -> list[str]:
     return [part for part in _SENTENCE_END.split(text) if part]
 
 
+class Words:
+    """A tokenizer that reads each word once and then knows it.
+
+    BERT's way of making tokens looks at what stands between two spaces alone, so that a text's
+    tokens are those of its words, one after the other.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        Of BERT's kind, with neither truncation nor padding.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._known: dict[str, list[int]] = {}
+        self._size = 0
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Give the numbers of the tokens of each text; several threads may call it."""
+        split = [text.split(" ") for text in texts]
+        known = self._known
+        new = {word for words in split for word in words if word not in known}
+        size = sum(map(len, new))
+        if self._size + size > _MOST_CHARACTERS:
+            # A new one: other threads may still be looking words up in the old one.
+            known, self._size = {}, 0
+            new = set(chain.from_iterable(split))
+            size = sum(map(len, new))
+        ordered = list(new)
+        encodings = self.tokenizer.encode_batch_fast(ordered, add_special_tokens=False)
+        known.update(zip(ordered, (encoding.ids for encoding in encodings), strict=True))
+        self._known = known
+        self._size += size
+        return [list(chain.from_iterable(map(known.__getitem__, words))) for words in split]
+
+
 @dataclass(frozen=True)
 class Convolution:
     """A quantized convolution over three neighbouring rows, and the rectifier behind it.
@@ -190,32 +228,36 @@ class Convolution:
     scale: NDArray[np.float32]
     shift: NDArray[np.float32]
 
-    def __call__(self, padded: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Give the activations of the inner rows of `padded`.
+    def __call__(
+        self,
+        padded: NDArray[np.float32],
+        *,
+        out: NDArray[np.float32],
+        product: NDArray[np.float32],
+    ) -> None:
+        """Work out the activations of the inner rows of `padded`.
 
         Parameters
         ----------
         padded : ndarray of shape (n_rows + 2, n_in), float32
             Whole numbers; the first and the last row only serve their neighbours.
-
-        Returns
-        -------
-        ndarray of shape (n_rows, n_out), float32
-            Whole numbers from 0 to `HIGHEST_ACTIVATION`.
+        out : ndarray of shape (n_rows, n_out), float32
+            Takes them: whole numbers from 0 to `HIGHEST_ACTIVATION`.
+        product : ndarray of shape (n_rows, n_out), float32
+            Room to work in.
         """
         before, here, after = self.weights
-        total: NDArray[np.float32] = padded[:-2] @ before
-        total += padded[1:-1] @ here
-        total += padded[2:] @ after
-        return self.rectify(total)
+        np.matmul(padded[:-2], before, out=out)
+        out += np.matmul(padded[1:-1], here, out=product)
+        out += np.matmul(padded[2:], after, out=product)
+        self.rectify(out)
 
-    def rectify(self, total: NDArray[np.float32]) -> NDArray[np.float32]:
+    def rectify(self, total: NDArray[np.float32]) -> None:
         """Turn exact sums into activations, in place."""
         total *= self.scale
         total += self.shift
         np.floor(total, out=total)
         np.clip(total, 0, HIGHEST_ACTIVATION, out=total)
-        return total
 
 
 @dataclass(frozen=True)
@@ -227,8 +269,8 @@ class Network:
 
     Attributes
     ----------
-    tokenizer : tokenizers.Tokenizer
-        Texts to numbers of tokens.
+    words : Words
+        Sentences to numbers of tokens.
     unknown : int or None
         Number of the token that stands for what is not known.
     tables : ndarray of shape (3, n_tokens + 1, n_out), float32
@@ -242,7 +284,7 @@ class Network:
         From the mean and the maximum of the activations to the results.
     """
 
-    tokenizer: Any
+    words: Words
     unknown: int | None
     tables: NDArray[np.float32]
     first: Convolution
@@ -270,52 +312,53 @@ class Network:
         ndarray of shape (n_sentences, 1 + n_content)
             Valence, then content.
         """
-        ends = np.cumsum(lengths)
-        parts = [np.empty((0, len(self.bias)))]
-        for block in _blocks(ends):
-            first = 0 if block.start == 0 else ends[block.start - 1]
-            parts.append(self._read(tokens[first : ends[block.stop - 1]], lengths[block]))
-        return np.concatenate(parts)
+        results = np.empty((len(lengths), len(self.bias)))
+        starts = np.cumsum(lengths) - lengths
+        for block in _blocks(lengths):
+            places = starts[block][:, None] + np.arange(lengths[block[0]])
+            results[block] = self._read(tokens[places])
+        return results
 
-    def _read(self, tokens: NDArray[np.int32], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _read(self, tokens: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Read sentences of one length; `tokens` has the shape (n_sentences, length)."""
+        n_sentences, length = tokens.shape
         # A blank before the first sentence and after each one keeps them apart.
-        starts = np.cumsum(lengths + 1) - lengths
-        places = np.arange(len(tokens)) + np.repeat(np.arange(1, len(lengths) + 1), lengths)
-        padded = np.full(len(tokens) + len(lengths) + 1, self.tables.shape[1] - 1)
-        padded[places] = tokens
-        between = np.ones(len(padded), dtype=np.bool_)
-        between[places] = False
-
+        padded = np.full(n_sentences * (length + 1) + 1, self.tables.shape[1] - 1)
+        padded[1:].reshape(n_sentences, length + 1)[:, :length] = tokens
+        # Few new arrays, and calls that let other threads work meanwhile.
+        rows, further, product = np.zeros((3, len(padded), self.tables.shape[2]), np.float32)
+        inner, product = rows[1:-1], product[1:-1]
         before, here, after = self.tables
-        total = before[padded[:-2]]
-        total += here[padded[1:-1]]
-        total += after[padded[2:]]
-        rows = self._apart(self.first.rectify(total), between)
+        before.take(padded[:-2], axis=0, out=inner, mode="clip")
+        inner += here.take(padded[1:-1], axis=0, out=product, mode="clip")
+        inner += after.take(padded[2:], axis=0, out=product, mode="clip")
+        self.first.rectify(inner)
+        by_sentence = rows[1:].reshape(n_sentences, length + 1, -1)
+        by_sentence[:, length] = 0
         for convolve in self.further:
-            rows = self._apart(convolve(rows), between)
-        totals = np.add.reduceat(rows, starts, axis=0).astype(np.float64)
-        highest = np.maximum.reduceat(rows, starts, axis=0).astype(np.float64)
-        results = np.hstack([totals / lengths[:, None], highest]) @ self.output + self.bias
+            convolve(rows, out=further[1:-1], product=product)
+            rows, further = further, rows
+            by_sentence = rows[1:].reshape(n_sentences, length + 1, -1)
+            by_sentence[:, length] = 0
+        # The blanks add nothing, and no activation is below them.
+        totals = by_sentence.sum(axis=1).astype(np.float64)
+        highest = by_sentence.max(axis=1).astype(np.float64)
+        results = np.hstack([totals / length, highest]) @ self.output + self.bias
         results[:, 0] = np.tanh(results[:, 0])
         # Double precision may differ in its last digits with the block: they are not kept.
         return np.round(results, _DECIMALS)
 
-    @staticmethod
-    def _apart(inner: NDArray[np.float32], between: NDArray[np.bool_]) -> NDArray[np.float32]:
-        rows = np.zeros((len(between), inner.shape[1]), np.float32)
-        rows[1:-1] = inner
-        rows[between] = 0
-        return rows
 
-
-def _blocks(ends: NDArray[np.int64]) -> Iterator[slice]:
-    """Cut sentences into slices of about `_BLOCK_TOKENS` tokens, which stay in the cache."""
-    begin, read = 0, 0
-    while begin < len(ends):
-        stop = int(np.searchsorted(ends, read + _BLOCK_TOKENS, side="right"))
-        stop = max(stop, begin + 1)
-        yield slice(begin, stop)
-        begin, read = stop, int(ends[stop - 1])
+def _blocks(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Give the numbers of sentences of one length, about `_BLOCK_TOKENS` tokens at a time."""
+    order = np.argsort(lengths, kind="stable")
+    ends = np.flatnonzero(np.diff(lengths[order], append=-1)) + 1
+    begin = 0
+    for end in ends.tolist():
+        step = max(_BLOCK_TOKENS // int(lengths[order[begin]]), 1)
+        for start in range(begin, end, step):
+            yield order[start : min(start + step, end)]
+        begin = end
 
 
 @lru_cache(maxsize=2)
@@ -338,7 +381,7 @@ def _network(folder: Path) -> Network:
     )
     embedding = np.pad(tensors["embedding"].astype(np.float32), ((0, 1), (0, 0)))
     return Network(
-        tokenizer=tokenizer,
+        words=Words(tokenizer),
         unknown=tokenizer.token_to_id("[UNK]"),
         tables=embedding @ first.weights,
         first=first,
@@ -353,10 +396,7 @@ def _encode(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     split = [sentences(text) for text in texts]
     owner = np.repeat(np.arange(len(texts)), [len(parts) for parts in split])
-    encodings = network.tokenizer.encode_batch_fast(
-        list(chain.from_iterable(split)), add_special_tokens=False
-    )
-    tokens = [encoding.ids for encoding in encodings]
+    tokens = network.words.tokens(list(chain.from_iterable(split)))
     sizes = np.array([len(ids) for ids in tokens], dtype=np.int64)
     flat = np.fromiter(chain.from_iterable(tokens), dtype=np.int32, count=int(sizes.sum()))
     sentence = np.repeat(np.arange(len(sizes)), sizes)
