@@ -26,7 +26,7 @@ from sklearn.metrics import log_loss, precision_recall_fscore_support
 
 ROOT = Path(__file__).resolve().parents[2]
 N_BINS = 15
-WEIGHTS = ("light", "medium", "heavy")
+WEIGHTS = ("light", "medium", "heavy", "variant")
 EMBEDDED_PER_SECOND = 45
 """Messages that the transformer is expected to embed, for the decision whether time is left."""
 
@@ -310,34 +310,34 @@ def reason(said: str) -> str:
 
 
 def schedule(rivals: Iterable[Rival], splits: Sequence[Split]) -> list[tuple[Rival, Split]]:
-    """Give what is to run, in order: light rivals everywhere, then the others on some splits.
+    """Give what is to run, in order, so that the most telling is done when the time is over.
 
-    Medium and heavy ones run on the first fold of each set of texts that people wrote.
+    Round by round: light rivals meet all splits of one seed, then the others, heavier by weight,
+    the first fold of one more set of texts that people wrote.
     """
     takes = {True: {"texts", "embedding", "features"}, False: {"table"}}
+    first_folds = [
+        split
+        for split in splits
+        if (split.seed, split.number) == (0, 0)
+        and split.real
+        and split.of_texts
+        and split.train_set is split.test_set
+    ]
+
+    def round_of(rival: Rival, split: Split) -> int:
+        return split.seed if rival.weight == "light" else first_folds.index(split)
+
+    def place(pair: tuple[Rival, Split]) -> tuple[int, int, float]:
+        rival, split = pair
+        cost = 0 if rival.weight == "light" else sum(rival.seconds)
+        return round_of(rival, split), WEIGHTS.index(rival.weight), cost
+
     pairs = [
         (rival, split)
         for split in splits
         for rival in rivals
         if rival.takes in takes[split.of_texts]
-        and (
-            rival.weight == "light"
-            or (
-                split.seed == 0
-                and split.number == 0
-                and split.real
-                and split.train_set is split.test_set
-            )
-        )
+        and (rival.weight == "light" or split in first_folds)
     ]
-
-    def place(pair: tuple[Rival, Split]) -> tuple[int, int, float]:
-        rival, split = pair
-        light = rival.weight == "light"
-        return (
-            WEIGHTS.index(rival.weight),
-            split.seed if light else 0,
-            0 if light else sum(rival.seconds),
-        )
-
     return sorted(pairs, key=place)

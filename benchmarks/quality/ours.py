@@ -134,7 +134,7 @@ def entries() -> dict[str, Rival]:
                     f"ours: {embedder} + {classifier}",
                     entry(overrides),
                     "features",
-                    "medium",
+                    "variant",
                     (8, 15),
                     overrides=overrides,
                 )

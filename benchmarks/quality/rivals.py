@@ -79,8 +79,9 @@ class Rival:
         From training rows to a function that predicts.
     takes : {"texts", "embedding", "table", "features"}
         What it learns from; ``features`` are those of the program itself.
-    weight : {"light", "medium", "heavy"}
-        Light ones meet every split and seed; medium and heavy ones the first fold of each set.
+    weight : {"light", "medium", "heavy", "variant"}
+        Light ones meet every split and seed; the others the first fold of each set. A variant
+        is an entry of the program that is not its default.
     seconds : (float, float)
         What a run is expected to take: a part that is fixed, and one for 1,000 training rows.
     environment : str, optional
@@ -92,7 +93,7 @@ class Rival:
     name: str
     fit: Callable[[Rows], Predict]
     takes: Literal["texts", "embedding", "table", "features"] = "texts"
-    weight: Literal["light", "medium", "heavy"] = "light"
+    weight: Literal["light", "medium", "heavy", "variant"] = "light"
     seconds: tuple[float, float] = (3.0, 2.0)
     environment: str | None = None
     overrides: tuple[str, ...] = ()

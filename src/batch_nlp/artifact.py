@@ -56,7 +56,15 @@ _IN_PICKLES = (
     "scipy",
     "xgboost",
 )
-_RECORDED = (*_IN_PICKLES, "duckdb", "model2vec", "pyarrow", "sentence-transformers", "torch")
+_RECORDED = (
+    *_IN_PICKLES,
+    "duckdb",
+    "lightgbm",
+    "model2vec",
+    "pyarrow",
+    "sentence-transformers",
+    "torch",
+)
 
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

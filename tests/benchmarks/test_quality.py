@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +190,10 @@ def test_light_rivals_meet_all_splits_and_heavy_ones_the_first_folds() -> None:
     sets = [some_set("one", 120), some_set("two", 90, offset=500)]
     splits = [split for seed in (0, 1) for split in splits_of(sets, seed)]
     pairs = measure.schedule(RIVALS.values(), splits)
-    weights = [measure.WEIGHTS.index(rival.weight) for rival, _ in pairs]
-    assert weights == sorted(weights)
+    light = [rival.weight == "light" for rival, _ in pairs]
+    rounds = [list(same) for _, same in groupby(light)]
+    assert [same[0] for same in rounds] == [True, False, True, False]
+    assert {split.seed for _, split in pairs[: len(rounds[0])]} == {0}
 
     def met(name: str) -> list[tuple[str, int, int]]:
         return [(s.group, s.number, s.seed) for rival, s in pairs if rival.name == name]
