@@ -68,10 +68,10 @@ def training_job(train: Rows, overrides: Sequence[str]) -> TrainingJob:
     return job
 
 
-def fitted(job: TrainingJob, X: pd.DataFrame, y: Any) -> Predict:
+def fitted(job: TrainingJob, train: Rows, X: pd.DataFrame) -> Predict:
     """Fit as a training run does, and label as inference does."""
     model: Pipeline = clone(job.model)
-    job.fit(model, X, y)
+    job.fit(model, X, train.y, stars=pd.Series(train.stars))
 
     def predict(rows: Rows) -> tuple[Any, Any]:
         found = label(model, rows.X)
@@ -85,7 +85,7 @@ def entry(overrides: Sequence[str]) -> Any:
     """Give the function that fits the program's own entry."""
 
     def fit(train: Rows) -> Predict:
-        return fitted(training_job(train, overrides), train.X, train.y)
+        return fitted(training_job(train, overrides), train, train.X)
 
     return fit
 
@@ -103,7 +103,7 @@ def table_entry(train: Rows) -> Predict:
     node = plain(config.training)
     node["model"]["learn"] = {}
     job: TrainingJob = build(node, "training")
-    predict = fitted(job, columns(train.X), train.y)
+    predict = fitted(job, train, columns(train.X))
     return lambda rows: predict(replace(rows, X=columns(rows.X)))
 
 

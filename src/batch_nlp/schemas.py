@@ -176,7 +176,8 @@ EXPLANATIONS = pa.schema(
     }
 )
 """Why a message got its label: for each message, class and model, the rows whose part is
-``base``, ``feature`` or ``word`` add up to the one whose part is ``margin``."""
+``base``, ``feature`` or ``word`` add up to the one whose part is ``margin``. The class of a model
+of the text that has learned stars is a number of stars."""
 
 IMPORTANCES = pa.schema({"feature": pa.string(), "class": pa.int64(), "importance": pa.float64()})
 """How far each feature moves the margin of each class, on average."""

@@ -14,7 +14,11 @@ MISTAKES = [
     # What is misspelt, and what the one line must say.
     (["training.blance=none"], "training.blance is unknown; training takes", "balance"),
     (["+training.blance=none"], "training.blance is unknown; training takes", "balance"),
-    (["+classifier.n_estimatorz=3"], "classifier.n_estimatorz is unknown", "n_estimators"),
+    (
+        ["classifier=xgboost", "+classifier.n_estimatorz=3"],
+        "classifier.n_estimatorz is unknown",
+        "n_estimators",
+    ),
     (["classifier=logistic", "+classifier.CC=3"], "classifier.CC is unknown", "max_iter"),
     (["dataset=messages", "dataset.colums.id=x"], "dataset.colums is unknown", "columns"),
     (["dataset=messages", "+dataset.colums.id=x"], "dataset.colums is unknown", "columns"),

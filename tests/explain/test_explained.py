@@ -98,6 +98,25 @@ def test_a_label_that_is_not_the_most_probable_class_is_said(
     assert note.startswith(f"{LABELS[other]} is more probable")
 
 
+def test_a_text_model_of_stars_speaks_for_the_likeliest_star_of_the_class(
+    fit: Fit, messages: pd.DataFrame
+) -> None:
+    model = fit(LogisticRegression(), stars=True)
+    for each in explain(model, list("abcdefghij"), messages.head(10)):
+        assert each.gap <= TOLERANCE
+        table = each.table()
+        stars = table.loc[table["model"] == "text", "class"].unique()
+        assert stars.tolist() == [1, 3, 4, 5]
+        assert table.loc[table["model"] == "classifier", "class"].unique().tolist() == [0, 1, 2]
+        words = each.words["text"]
+        assert words.terms is not None
+        own = {0: [0], 1: [1], 2: [2, 3]}[each.prediction]
+        best = max(own, key=lambda place: words.terms.margin[place])
+        (shown, _) = each.shown(model, 3).sums
+        assert shown.title == f"Words, for {stars[best]} stars (step 'text')"
+        assert shown.margin == words.terms.margin[best]
+
+
 @pytest.mark.parametrize("text", ["", "   ", None])
 def test_an_empty_text(text: str | None, boosted: Pipeline, messages: pd.DataFrame) -> None:
     some = messages.head(1).assign(clean_text=pd.array([text], dtype="str"))

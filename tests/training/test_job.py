@@ -119,7 +119,7 @@ def test_the_card_says_where_the_model_comes_from(trained_root: Path, last_run: 
     assert card["features"]["sources"] == record["sources"]
     assert card["split"] == "time"
     assert card["classifier"] == "LogisticRegression"
-    assert card["parameters"]["C"] == 0.1
+    assert card["parameters"]["C"] == 0.003
     calibration = card["calibration"]
     assert calibration == artifact.model_pipeline[-1].describe()
     assert calibration["decision"] == "shares"
@@ -131,6 +131,12 @@ def test_the_card_says_where_the_model_comes_from(trained_root: Path, last_run: 
 
 
 # Choices
+
+
+def test_the_text_is_scored_by_stars(trained_root: Path) -> None:
+    scores = artifact_of(trained_root).model_pipeline.named_steps["text"]
+    assert scores.classes_.tolist() == [1, 2, 3, 4, 5]
+    assert scores.class_of_.tolist() == [0, 0, 1, 2, 2]
 
 
 def test_labels_follow_the_weights_of_the_card(trained_root: Path) -> None:

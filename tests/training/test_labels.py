@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from batch_nlp.errors import InputError
-from batch_nlp.training.labels import StarRule
+from batch_nlp.training.labels import StarRule, grades
 
 
 def classes(rule: StarRule, stars: list[float], label: list[float] | None = None) -> list[float]:
@@ -40,3 +40,22 @@ def test_the_index_is_kept() -> None:
 def test_thresholds_that_leave_no_room(negative: float, positive: float) -> None:
     with pytest.raises(InputError, match=r"training\.label\.negative must be below"):
         StarRule(negative=negative, positive=positive)
+
+
+def test_grades_are_whole_stars_that_belong_to_one_class() -> None:
+    stars = pd.Series([1.0] * 5 + [2.2] * 6 + [3.0] * 7 + [4.0] * 8 + [5.0] * 9)
+    target = np.repeat([0, 0, 1, 2, 2], [5, 6, 7, 8, 9])
+    assert np.bincount(grades(stars, target, fewest=5)).tolist() == [0, 5, 6, 7, 8, 9]
+    # A star that is rare counts as the usual one of its class, and so does none at all.
+    assert np.bincount(grades(stars, target, fewest=6)).tolist() == [0, 0, 11, 7, 8, 9]
+    stars[:2], stars[20] = np.nan, 1.0
+    assert np.bincount(grades(stars, target, fewest=3)).tolist() == [0, 3, 8, 7, 7, 10]
+
+
+def test_without_stars_of_every_class_there_are_no_grades() -> None:
+    stars, target = pd.Series([1.0, 3.0, 5.0] * 10), np.array([0, 1, 2] * 10)
+    assert grades(stars, target) is not None
+    assert grades(stars.where(stars < 4), target) is None
+    assert grades(stars, target, fewest=11) is None
+    # A rule that parts one star into two classes leaves one of them without.
+    assert grades(pd.Series([2.9, 3.0, 5.0] * 10), target) is None

@@ -66,3 +66,34 @@ def test_a_class_that_a_fold_lacks_counts_as_impossible_there() -> None:
     assert len(lacking) == 1
     np.testing.assert_allclose(scores[NAMES].sum(axis=1), 1)
     assert (scores["text_score_2"] == 0).any()
+
+
+def test_grades_are_scored_in_place_of_the_classes(rows: pd.DataFrame, y: np.ndarray) -> None:
+    grades = np.where(y == 2, 4 + np.arange(60) // 3 % 2, 2 * y + 1)
+    fitted = step()
+    scored = fitted.fit_transform(rows, y, grades=grades)
+    names = [f"text_score_{grade}" for grade in (1, 3, 4, 5)]
+    assert scored.columns.tolist() == ["clean_text", *names]
+    assert (fitted.classes_.tolist(), fitted.class_of_.tolist()) == ([1, 3, 4, 5], [0, 1, 2, 2])
+    pd.testing.assert_frame_equal(scored, step().fit_transform(rows, grades))
+    assert step().fit(rows, y).class_of_.tolist() == [0, 1, 2]
+
+
+def test_a_grade_of_two_classes_is_refused(rows: pd.DataFrame, y: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="grades that each belong to one class"):
+        step().fit(rows, y, grades=np.zeros(60))
+
+
+def test_log_odds_are_those_of_the_probabilities(rows: pd.DataFrame, y: np.ndarray) -> None:
+    fitted = step(log_odds=True)
+    scored = fitted.fit_transform(rows, y)
+    assert scored.columns.tolist() == ["clean_text", *NAMES, *(f"{n}_log_odds" for n in NAMES)]
+    for frame in (scored, fitted.transform(rows)):
+        odds = frame[NAMES].to_numpy() / (1 - frame[NAMES].to_numpy())
+        found = frame[[f"{name}_log_odds" for name in NAMES]]
+        np.testing.assert_allclose(found, np.log(odds), rtol=1e-6)
+    assert np.isfinite(
+        OutOfFoldScores(
+            estimator=DummyClassifier(strategy="most_frequent"), cv=2, log_odds=True
+        ).fit_transform(rows, y)[[f"{name}_log_odds" for name in NAMES]]
+    ).all(axis=None)

@@ -255,7 +255,7 @@ def feature_groups(model: Pipeline, names: list[str]) -> dict[str, str]:
         `WORDS`, `SENTENCES` or `OTHER`, by feature.
     """
     scores = {
-        f"{step.prefix}_{each}" for step in text_steps(model).values() for each in step.classes_
+        name for step in text_steps(model).values() for name in step.get_feature_names_out([])
     }
     encode = model.named_steps.get("encode")
     embedded: set[str] = set()

@@ -32,6 +32,36 @@ CLASSIFIER = "classifier"
 
 
 @dataclass(frozen=True)
+class Scored:
+    """A text that a step of the model has scored, and its words.
+
+    Parameters
+    ----------
+    text : str
+        What was read.
+    terms : Terms or None
+        None where the step's model is not linear in words.
+    classes : ndarray of shape (n_scores,)
+        What is scored, in the order of the sums: classes, or stars.
+    class_of : ndarray of shape (n_scores,)
+        The class that each belongs to.
+    """
+
+    text: str
+    terms: Terms | None
+    classes: npt.NDArray[np.int64]
+    class_of: npt.NDArray[np.int64]
+
+    def nearest(self, terms: Terms, label: int) -> tuple[int, str]:
+        """Give the position and the name of the score that speaks for a class most."""
+        own = np.flatnonzero(self.class_of == label)
+        position = int(own[terms.margin[own].argmax()])
+        if np.array_equal(self.classes, self.class_of):
+            return position, LABELS[label]
+        return position, f"{self.classes[position]} stars"
+
+
+@dataclass(frozen=True)
 class Explained:
     """One message with its label, and the sums behind it.
 
@@ -47,9 +77,8 @@ class Explained:
         That the model knows, in the order of the sums.
     features : Terms
         The classifier's.
-    words : mapping of str to (str, Terms or None)
-        For each step that scores a text, that text and its words; None where the step's model
-        is not linear in words.
+    words : mapping of str to Scored
+        For each step that scores a text.
     """
 
     id: str
@@ -57,18 +86,18 @@ class Explained:
     probabilities: Numbers
     classes: npt.NDArray[np.int64]
     features: Terms
-    words: Mapping[str, tuple[str, Terms | None]]
+    words: Mapping[str, Scored]
 
     @property
     def gap(self) -> float:
         """How far a sum is from its margin, at most."""
-        return max(terms.gap for _, _, terms in self._sums())
+        return max(terms.gap for _, _, _, terms in self._sums())
 
-    def _sums(self) -> Iterator[tuple[str, str, Terms]]:
-        yield CLASSIFIER, "feature", self.features
-        for name, (_, terms) in self.words.items():
-            if terms is not None:
-                yield name, "word", terms
+    def _sums(self) -> Iterator[tuple[str, str, npt.NDArray[np.int64], Terms]]:
+        yield CLASSIFIER, "feature", self.classes, self.features
+        for name, scored in self.words.items():
+            if scored.terms is not None:
+                yield name, "word", scored.classes, scored.terms
 
     def table(self) -> pd.DataFrame:
         """Give the sums of every class, with the columns of `EXPLANATIONS`."""
@@ -84,9 +113,9 @@ class Explained:
                     "contribution": [base, *added, margin],
                 }
             )
-            for model, part, terms in self._sums()
+            for model, part, classes, terms in self._sums()
             for number, base, added, margin in zip(
-                self.classes, terms.base, terms.contributions, terms.margin, strict=True
+                classes, terms.base, terms.contributions, terms.margin, strict=True
             )
         ]
         return pd.concat(frames, ignore_index=True)
@@ -103,7 +132,7 @@ class Explained:
         """
         position = int(np.flatnonzero(self.classes == self.prediction)[0])
         label = LABELS[self.prediction]
-        pieces, notes, sums = self._text(model, position, top)
+        pieces, notes, sums = self._text(model, top)
         if self.probabilities.argmax() != self.prediction:
             likeliest = LABELS[int(self.probabilities.argmax())]
             why = "the label is decided so that the classes are predicted as often as they occur."
@@ -121,18 +150,18 @@ class Explained:
         sums = [*sums, Sum(f"Features, for {label}", parts, base, margin)]
         return Message(self.id, label, self.probabilities.tolist(), pieces, notes, sums)
 
-    def _text(
-        self, model: Pipeline, position: int, top: int
-    ) -> tuple[list[Piece], list[str], list[Sum]]:
+    def _text(self, model: Pipeline, top: int) -> tuple[list[Piece], list[str], list[Sum]]:
         """Give the text with its words shaded, notes on it, and the sums of its words."""
         pieces: list[Piece] = []
         notes: list[str] = []
         sums: list[Sum] = []
-        for name, (text, terms) in self.words.items():
+        for name, scored in self.words.items():
+            text, terms = scored.text, scored.terms
             if terms is None:
                 notes.append(f"The scores of the step {name!r} cannot be taken apart into words.")
                 pieces = pieces or [(text, None)]
                 continue
+            position, of = scored.nearest(terms, self.prediction)
             added = dict(zip(terms.names, terms.contributions[position], strict=True))
             if not any(share is not None for _, share in pieces):
                 pieces = shaded(text_steps(model)[name].estimator_, text, added)
@@ -142,7 +171,7 @@ class Explained:
             total = float(terms.contributions[position].sum())
             heading = f"{len(terms.names):,} known, {len(strongest):,} shown"
             base, margin = float(terms.base[position]), float(terms.margin[position])
-            title = f"Words, for {LABELS[self.prediction]} (step {name!r})"
+            title = f"Words, for {of} (step {name!r})"
             sums.append(Sum(title, [(heading, total, strongest)], base, margin))
         if not "".join(text for text, _ in pieces).strip():
             notes.append("Nothing is left of the text after cleaning.")
@@ -177,7 +206,8 @@ def explain(model: Pipeline, ids: Sequence[str], features: pd.DataFrame) -> list
     texts = {
         name: features[step.column].fillna("").tolist() for name, step in text_steps(model).items()
     }
-    words = {name: word_terms(text_steps(model)[name].estimator_, texts[name]) for name in texts}
+    steps = text_steps(model)
+    words = {name: word_terms(steps[name].estimator_, texts[name]) for name in texts}
     explained = [
         Explained(
             id=str(each),
@@ -186,7 +216,12 @@ def explain(model: Pipeline, ids: Sequence[str], features: pd.DataFrame) -> list
             classes=np.asarray(model.classes_),
             features=terms[row],
             words={
-                name: (texts[name][row], None if found is None else found[row])
+                name: Scored(
+                    text=texts[name][row],
+                    terms=None if found is None else found[row],
+                    classes=steps[name].classes_,
+                    class_of=steps[name].class_of_,
+                )
                 for name, found in words.items()
             },
         )

@@ -33,7 +33,8 @@ from batch_nlp.tables import ParquetSink, from_pandas, write_json, write_text
 from batch_nlp.training.calibrate import CalibratedClassifier, inner_classifier
 from batch_nlp.training.evaluate import Evaluation, evaluate
 from batch_nlp.training.gate import check, limits
-from batch_nlp.training.labels import StarRule
+from batch_nlp.training.labels import StarRule, grades
+from batch_nlp.training.pipeline import grading
 from batch_nlp.training.split import Split
 
 FEWEST_PER_CLASS = 10
@@ -186,7 +187,8 @@ class TrainingJob:
         model = clone(self.model)
         inputs = inputs_of(rows)
         with clock.step("fit"):
-            self.fit(model, inputs[~held_out], target[~held_out])
+            stars = rows["stars"][~held_out]
+            self.fit(model, inputs[~held_out], target[~held_out], stars=stars)
         trained = int((~held_out).sum())
         record.stage("training/fit", Counts(read=trained, delivered=trained), clock.seconds["fit"])
         with clock.step("evaluate"):
@@ -317,8 +319,26 @@ class TrainingJob:
         _require_classes(target[~held_out], "train the model beside the rows held out")
         return rows, target, held_out
 
-    def fit(self, model: Pipeline, rows: pd.DataFrame, target: npt.NDArray[np.int64]) -> None:
+    def fit(
+        self,
+        model: Pipeline,
+        rows: pd.DataFrame,
+        target: npt.NDArray[np.int64],
+        *,
+        stars: pd.Series | None = None,
+    ) -> None:
         """Fit a pipeline whose last step is named ``classifier``, its rows weighted by `balance`.
+
+        Parameters
+        ----------
+        model : Pipeline
+            Unfitted.
+        rows : DataFrame of shape (n_rows, n_features)
+            See `inputs_of`.
+        target : ndarray of int of shape (n_rows,)
+            Class of each row.
+        stars : Series of float of shape (n_rows,), optional
+            What the steps that score texts learn instead of the classes (see `grades`).
 
         Raises
         ------
@@ -326,7 +346,8 @@ class TrainingJob:
             If a step refuses its parameters or these rows.
         """
         try:
-            model.fit(rows, target, classifier__sample_weight=self._weights(target))
+            finer = grading(model, None if stars is None else grades(stars, target))
+            model.fit(rows, target, classifier__sample_weight=self._weights(target), **finer)
         except ValueError as error:
             # A parameter out of its range, a column that is not there, texts without a word.
             reason = str(error).split("\n", maxsplit=1)[0]

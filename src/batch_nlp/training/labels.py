@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from batch_nlp.errors import InputError
@@ -58,3 +59,45 @@ class StarRule:
             index=rows.index,
         ).where(stars.notna())
         return rows["label"].fillna(by_stars)
+
+
+def grades(
+    stars: pd.Series, target: npt.NDArray[np.int64], *, fewest: int = 10
+) -> npt.NDArray[np.int64] | None:
+    """Give each row the whole star nearest to its own, as a finer kind of class.
+
+    Parameters
+    ----------
+    stars : Series of float of shape (n_rows,)
+        May be missing.
+    target : ndarray of int of shape (n_rows,)
+        Class of each row.
+    fewest : int, default=10
+        Rows that a star needs.
+
+    Returns
+    -------
+    ndarray of int of shape (n_rows,), or None
+        A row without stars, with a star that is rare, or with one that mostly stands for another
+        class than its own has the most frequent star of its class. None where a class has no
+        star of its own, so that stars say less than the classes.
+
+    Examples
+    --------
+    >>> stars = pd.Series([1, 2, 2, 3, 3, np.nan, 4.9, 5, 5])
+    >>> grades(stars, np.array([0, 0, 0, 1, 1, 1, 2, 2, 2]), fewest=2).tolist()
+    [2, 2, 2, 3, 3, 3, 5, 5, 5]
+    >>> grades(stars * np.nan, np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])) is None
+    True
+    """
+    whole = stars.round().reset_index(drop=True)
+    known = pd.Series(target)
+    counts = pd.crosstab(known, whole)
+    class_of = counts.idxmax(axis="index")
+    own = counts.max(axis="index")
+    usual = own[own >= fewest].sort_values().groupby(class_of).idxmax()
+    if not np.isin(target, usual.index).all():
+        return None
+    right = whole.map(class_of).eq(known) & whole.map(own).ge(fewest)
+    found: npt.NDArray[np.int64] = whole.where(right, known.map(usual)).to_numpy(dtype="int64")
+    return found

@@ -13,6 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import Pipeline
 
 from batch_nlp.schemas import LEAKING, NO_CATEGORY, TARGETS
+from batch_nlp.transformers.scores import OutOfFoldScores
 
 EMBEDDING = "embedding_"
 """How the names of the embedding's columns begin."""
@@ -65,6 +66,29 @@ def ngrams(*, shortest: int = 1, longest: int = 2, **options: Any) -> TfidfVecto
     TfidfVectorizer(min_df=2, ngram_range=(1, 3))
     """
     return TfidfVectorizer(ngram_range=(shortest, longest), **options)
+
+
+def grading(steps: Pipeline, grades: Any) -> dict[str, Any]:
+    """Give the parameters with which `Pipeline.fit` hands grades to the steps that score them.
+
+    Parameters
+    ----------
+    steps : Pipeline
+        With any number of `OutOfFoldScores`.
+    grades : ndarray of shape (n_rows,) or None
+        Of the rows it is fitted to; None leaves the steps with the classes.
+
+    Examples
+    --------
+    >>> step = OutOfFoldScores(estimator=TfidfVectorizer())
+    >>> grading(Pipeline([("words", step)]), [1, 2])
+    {'words__grades': [1, 2]}
+    """
+    if grades is None:
+        return {}
+    return {
+        f"{name}__grades": grades for name, step in steps.steps if isinstance(step, OutOfFoldScores)
+    }
 
 
 def model_pipeline(

@@ -42,6 +42,8 @@ from batch_nlp.training.classifiers import TARGETS, missing, write_best
 from batch_nlp.training.evaluate import CLASSES
 from batch_nlp.training.flaml_search import search
 from batch_nlp.training.job import TrainingJob, inputs_of
+from batch_nlp.training.labels import grades
+from batch_nlp.training.pipeline import grading
 
 BEST_FILE = "best.yaml"
 """The choice, in ``06_models``."""
@@ -227,6 +229,7 @@ class SelectionJob:
                 steps=with_prior.model[:-1],
                 rows=inputs_of(rows),
                 target=target,
+                grades=grades(rows["stars"], target),
                 parts=self._parts(rows[kernel.embedder.column], target),
             ),
             candidates=self.candidates,
@@ -398,6 +401,7 @@ class _Folds:
     steps: Pipeline
     rows: pd.DataFrame
     target: npt.NDArray[np.int64]
+    grades: npt.NDArray[np.int64] | None
     parts: Sequence[npt.NDArray[np.bool_]]
 
     def frames(self, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -425,7 +429,8 @@ class _Folds:
     def _fitted(self, part: npt.NDArray[np.bool_]) -> tuple[Pipeline, pd.DataFrame]:
         steps = clone(self.steps)
         try:
-            return steps, steps.fit_transform(self.rows[part], self.target[part])
+            finer = grading(steps, None if self.grades is None else self.grades[part])
+            return steps, steps.fit_transform(self.rows[part], self.target[part], **finer)
         except ValueError as error:
             reason = str(error).split("\n", maxsplit=1)[0]
             message = f"training.model cannot be fitted to the rows of a fold: {reason}"

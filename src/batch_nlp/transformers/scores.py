@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold
 
 from batch_nlp.transformers.base import LearningStep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+_SMALLEST = 1e-4
+"""Probability that a lower one counts as where odds are taken."""
 
 
 class OutOfFoldScores(LearningStep):
@@ -24,6 +28,10 @@ class OutOfFoldScores(LearningStep):
     fit would take too long (`refit`). `fit_transform` therefore differs from
     ``fit().transform()`` by design, as it does in scikit-learn's `TargetEncoder`; this is the
     first level of stacked generalization (Wolpert 1992, Neural Networks 5:241-259).
+
+    Where the classes are made of something finer, such as stars, `fit` takes it as `grades`, and
+    the classifier learns and scores these instead: between two stars of one class the next model
+    sees a difference that the classes hide.
 
     Parameters
     ----------
@@ -37,6 +45,9 @@ class OutOfFoldScores(LearningStep):
         Folds; rows with the same text are in the same fold.
     seed : int, default=0
         Of the shuffle before the folds are cut.
+    log_odds : bool, default=False
+        Whether each probability's log odds follow as ``<prefix>_<class>_log_odds``, as a linear
+        model wants them.
     refit : bool, default=True
         Whether other rows are scored by a classifier fitted on all training rows. If not, by the
         mean of those that were fitted for the folds: one fit less, but `cv` predictions a row.
@@ -47,8 +58,10 @@ class OutOfFoldScores(LearningStep):
         Fitted on all training rows; None without `refit`.
     estimators_ : list of classifiers
         What other rows are scored by: that one, or without `refit` those of the folds in order.
-    classes_ : ndarray of shape (n_classes,)
-        Classes of the added columns, in order.
+    classes_ : ndarray of shape (n_scores,)
+        Classes, or grades, of the added columns, in order.
+    class_of_ : ndarray of shape (n_scores,)
+        The class that each of them belongs to.
 
     Examples
     --------
@@ -59,6 +72,10 @@ class OutOfFoldScores(LearningStep):
     >>> step = OutOfFoldScores(estimator=make_pipeline(CountVectorizer(), MultinomialNB()), cv=2)
     >>> step.fit(rows, [2, 2, 0, 0]).transform(rows)["text_score_2"].round(2).tolist()
     [0.75, 0.75, 0.25, 0.25]
+
+    >>> rows = pd.concat([rows, rows], ignore_index=True)
+    >>> step.fit(rows, [2, 2, 0, 0] * 2, grades=[4, 5, 1, 1] * 2).get_feature_names_out([]).tolist()
+    ['text_score_1', 'text_score_4', 'text_score_5']
     """
 
     def __init__(
@@ -69,6 +86,7 @@ class OutOfFoldScores(LearningStep):
         prefix: str = "text_score",
         cv: int = 5,
         seed: int = 0,
+        log_odds: bool = False,
         refit: bool = True,
     ) -> None:
         self.estimator = estimator
@@ -76,9 +94,10 @@ class OutOfFoldScores(LearningStep):
         self.prefix = prefix
         self.cv = cv
         self.seed = seed
+        self.log_odds = log_odds
         self.refit = refit
 
-    def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
+    def fit(self, X: pd.DataFrame, y: Any = None, grades: Any = None) -> Self:
         """Fit the classifier on all training rows, or without `refit` on those of each fold.
 
         Parameters
@@ -87,6 +106,8 @@ class OutOfFoldScores(LearningStep):
             With the column of texts.
         y : array-like of shape (n_rows,)
             Classes.
+        grades : array-like of shape (n_rows,), optional
+            What is to be scored instead; each grade belongs to one class.
 
         Returns
         -------
@@ -95,30 +116,36 @@ class OutOfFoldScores(LearningStep):
         Raises
         ------
         ValueError
-            If `y` is None, there is no row, or the column is missing.
+            If `y` is None, there is no row, the column is missing, or a grade belongs to more
+            than one class.
         """
         if y is None:
             raise ValueError("OutOfFoldScores needs y, the class of each row; got None.")
-        self._y = np.asarray(y)
+        self._y = np.asarray(y if grades is None else grades)
+        belongs = pd.Series(np.asarray(y)).groupby(self._y)
+        if (belongs.nunique() > 1).any():
+            raise ValueError("OutOfFoldScores needs grades that each belong to one class of y.")
+        self.class_of_ = belongs.first().to_numpy()
         try:
             return super().fit(X)
         finally:
             del self._y
 
-    def fit_transform(self, X: pd.DataFrame, y: Any = None, **_: Any) -> pd.DataFrame:
+    def fit_transform(
+        self, X: pd.DataFrame, y: Any = None, grades: Any = None, **_: Any
+    ) -> pd.DataFrame:
         """Fit, and score each training row by a classifier that has not seen its text."""
-        self.fit(X, y)
-        texts, classes = self._texts(X), np.asarray(y)
-        folds = self._folds(texts, classes)
-        if self.refit:
-            scores = cross_val_predict(
-                clone(self.estimator), texts, classes, cv=folds, method="predict_proba"
+        self.fit(X, y, grades)
+        texts, classes = self._texts(X), np.asarray(y if grades is None else grades)
+        scores = np.empty((len(texts), len(self.classes_)))
+        for fold, (seen, unseen) in enumerate(self._folds(texts, classes)):
+            estimator = (
+                clone(self.estimator).fit(texts[seen], classes[seen])
+                if self.refit
+                else self.estimators_[fold]
             )
-        else:
-            scores = np.empty((len(texts), len(self.classes_)))
-            for (_, unseen), estimator in zip(folds, self.estimators_, strict=True):
-                scores[unseen] = self._scores(estimator, texts[unseen])
-        added = pd.DataFrame(scores, index=X.index, columns=list(self._columns_added()))
+            scores[unseen] = self._scores(estimator, texts[unseen])
+        added = pd.DataFrame(self._named(scores), index=X.index)
         taken = sorted(set(X.columns).intersection(added.columns))
         if taken:
             raise ValueError(f"OutOfFoldScores adds the columns {taken}, which the input has too.")
@@ -154,12 +181,18 @@ class OutOfFoldScores(LearningStep):
         return [self.column]
 
     def _columns_added(self) -> Sequence[str]:
-        return [f"{self.prefix}_{name}" for name in self.classes_]
+        names = [f"{self.prefix}_{name}" for name in self.classes_]
+        return [*names, *(f"{name}_log_odds" for name in names)] if self.log_odds else names
+
+    def _named(self, scores: Any) -> dict[str, Any]:
+        columns = [*scores.T]
+        if self.log_odds:
+            columns += [*logit(np.clip(scores, _SMALLEST, 1 - _SMALLEST)).T]
+        return dict(zip(self._columns_added(), columns, strict=True))
 
     def _derive(self, X: pd.DataFrame) -> Mapping[str, Any]:
         if X.empty:
             return {name: np.empty(0) for name in self._columns_added()}
         texts = self._texts(X)
         each = [self._scores(estimator, texts) for estimator in self.estimators_]
-        scores = np.mean(each, axis=0)
-        return dict(zip(self._columns_added(), scores.T, strict=True))
+        return self._named(np.mean(each, axis=0))
