@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.compose import ColumnTransformer
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import Pipeline
 
 from batch_nlp.schemas import LEAKING, NO_CATEGORY, TARGETS
+from batch_nlp.training.vocabulary import NgramVectorizer
 from batch_nlp.transformers.scores import OutOfFoldScores
 
 EMBEDDING = "embedding_"
@@ -50,7 +50,7 @@ def chain(**steps: BaseEstimator | None) -> Pipeline | str:
     return Pipeline(present) if present else "passthrough"
 
 
-def ngrams(*, shortest: int = 1, longest: int = 2, **options: Any) -> TfidfVectorizer:
+def ngrams(*, shortest: int = 1, longest: int = 2, **options: Any) -> NgramVectorizer:
     """Make a TF-IDF vocabulary of runs of words or characters.
 
     Parameters
@@ -63,9 +63,9 @@ def ngrams(*, shortest: int = 1, longest: int = 2, **options: Any) -> TfidfVecto
     Examples
     --------
     >>> ngrams(longest=3, min_df=2)
-    TfidfVectorizer(min_df=2, ngram_range=(1, 3))
+    NgramVectorizer(min_df=2, ngram_range=(1, 3))
     """
-    return TfidfVectorizer(ngram_range=(shortest, longest), **options)
+    return NgramVectorizer(ngram_range=(shortest, longest), **options)
 
 
 def grading(steps: Pipeline, grades: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def grading(steps: Pipeline, grades: Any) -> dict[str, Any]:
 
     Examples
     --------
-    >>> step = OutOfFoldScores(estimator=TfidfVectorizer())
+    >>> step = OutOfFoldScores(estimator=ngrams())
     >>> grading(Pipeline([("words", step)]), [1, 2])
     {'words__grades': [1, 2]}
     """

@@ -1,0 +1,101 @@
+"""A vocabulary that is looked up all at once gives what scikit-learn's gives."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from batch_nlp.training.vocabulary import NgramVectorizer
+
+TRAINING = [
+    "The soup was good, the tea was good too.",
+    "No soup! No good tea, and the waiter was cold.",
+    "Café naïve 100 % GOOD",
+    "",
+] * 2
+NEW = ["Good soup, good SOUP.", "", "unheard of", "the the the was good tea no", "café\n100"]
+WORDS = ["soup", "good", "tea", "no", "was", "the", "GOOD", "new", "a", "!", "İ", "ß", "cafe\u0301"]
+
+
+def both(**options: Any) -> tuple[Any, Any]:
+    return (
+        NgramVectorizer(**options).fit(TRAINING),
+        TfidfVectorizer(**options).fit(TRAINING),
+    )
+
+
+def assert_same(fast: Any, plain: Any, texts: list[str]) -> None:
+    found, expected = fast.transform(texts), plain.transform(texts)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_array_equal(found.indptr, expected.indptr)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.data, expected.data)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"ngram_range": (1, 2)},
+        {"ngram_range": (2, 2)},
+        {"ngram_range": (1, 2), "min_df": 3, "sublinear_tf": True, "max_features": 7},
+        {"ngram_range": (1, 2), "norm": None, "use_idf": False, "dtype": np.float32},
+        # Scikit-learn's own way:
+        {"ngram_range": (1, 3)},
+        {"ngram_range": (1, 2), "lowercase": False},
+        {"ngram_range": (1, 2), "stop_words": ["the"]},
+        {"ngram_range": (1, 2), "strip_accents": "unicode"},
+        {"ngram_range": (1, 2), "token_pattern": r"\w+"},
+        {"analyzer": "char_wb", "ngram_range": (1, 2)},
+        {"ngram_range": (1, 2), "binary": True},
+    ],
+)
+def test_the_same_to_the_last_bit(options: dict[str, Any]) -> None:
+    fast, plain = both(**options)
+    assert_same(fast, plain, NEW)
+    assert_same(fast, plain, NEW[::-1] * 900)  # more than are looked up together
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join), min_size=1, max_size=4)
+)
+@example(["good"])
+def test_any_texts(texts: list[str]) -> None:
+    fast, plain = both(ngram_range=(1, 2), sublinear_tf=True)
+    assert_same(fast, plain, texts)
+
+
+def test_a_new_fit_is_a_new_vocabulary() -> None:
+    fast, _ = both(ngram_range=(1, 2))
+    assert fast.transform(["good soup"]).nnz == 2
+    fast.fit(["cold tea"])
+    assert fast.transform(["good soup"]).nnz == 0
+    assert fast.transform(["cold tea"]).nnz == 3
+
+
+def test_what_is_looked_up_is_not_in_the_pickle() -> None:
+    fast, plain = both(ngram_range=(1, 2))
+    before = len(pickle.dumps(fast))
+    assert_same(fast, plain, NEW)
+    assert len(pickle.dumps(fast)) == before
+    assert_same(pickle.loads(pickle.dumps(fast)), plain, NEW)
+
+
+def test_not_fitted() -> None:
+    fast, _ = both()
+    with pytest.raises(NotFittedError):
+        clone(fast).transform(["good"])
+
+
+def test_no_text_is_refused_as_scikit_learn_does() -> None:
+    for vectorizer in both():
+        with pytest.raises(ValueError, match="0 sample"):
+            vectorizer.transform([])
