@@ -313,7 +313,8 @@ def schedule(rivals: Iterable[Rival], splits: Sequence[Split]) -> list[tuple[Riv
     """Give what is to run, in order, so that the most telling is done when the time is over.
 
     Round by round: light rivals meet all splits of one seed, then the others, heavier by weight,
-    the first fold of one more set of texts that people wrote.
+    the first fold of one more set of texts that people wrote. What is for reference only comes
+    last.
     """
     takes = {True: {"texts", "embedding", "features"}, False: {"table"}}
     first_folds = [
@@ -328,10 +329,10 @@ def schedule(rivals: Iterable[Rival], splits: Sequence[Split]) -> list[tuple[Riv
     def round_of(rival: Rival, split: Split) -> int:
         return split.seed if rival.weight == "light" else first_folds.index(split)
 
-    def place(pair: tuple[Rival, Split]) -> tuple[int, int, float]:
+    def place(pair: tuple[Rival, Split]) -> tuple[bool, int, int, float]:
         rival, split = pair
         cost = 0 if rival.weight == "light" else sum(rival.seconds)
-        return round_of(rival, split), WEIGHTS.index(rival.weight), cost
+        return not split.real, round_of(rival, split), WEIGHTS.index(rival.weight), cost
 
     pairs = [
         (rival, split)
