@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,6 +131,27 @@ def test_tokens_of_words_are_those_of_the_text(texts: list[str]) -> None:
     words = Words(tokenizer)
     assert words.tokens(texts) == expected
     assert words.tokens(texts) == expected
+
+
+def test_words_forgotten_by_one_thread_do_not_come_back_from_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sentiment, "_MOST_CHARACTERS", 12)
+    words = Words(_network(SHIPPED_NETWORK).words.tokenizer)
+    real = words.tokenizer
+
+    class Interrupted:
+        """Lets another caller fill and empty the words while this one's are read."""
+
+        def encode_batch_fast(self, *given: Any, **options: Any) -> Any:
+            words.tokenizer = real
+            words.tokens(["cold tea"])
+            words.tokens(["warm soup"])
+            return real.encode_batch_fast(*given, **options)
+
+    words.tokenizer = Interrupted()
+    words.tokens(["good bread"])
+    assert set(words._known) == {"warm", "soup"}
 
 
 def test_words_are_forgotten_before_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:

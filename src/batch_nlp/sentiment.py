@@ -201,13 +201,13 @@ class Words:
         size = sum(map(len, new))
         if self._size + size > _MOST_CHARACTERS:
             # A new one: other threads may still be looking words up in the old one.
-            known, self._size = {}, 0
+            self._known = known = {}
+            self._size = 0
             new = set(chain.from_iterable(split))
             size = sum(map(len, new))
         ordered = list(new)
         encodings = self.tokenizer.encode_batch_fast(ordered, add_special_tokens=False)
         known.update(zip(ordered, (encoding.ids for encoding in encodings), strict=True))
-        self._known = known
         self._size += size
         return [list(chain.from_iterable(map(known.__getitem__, words))) for words in split]
 

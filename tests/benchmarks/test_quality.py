@@ -189,11 +189,13 @@ def test_the_report_pairs_splits_and_says_what_was_not_run(tmp_path: Path) -> No
 def test_light_rivals_meet_all_splits_and_heavy_ones_the_first_folds() -> None:
     sets = [some_set("one", 120), some_set("two", 90, offset=500)]
     splits = [split for seed in (0, 1) for split in splits_of(sets, seed)]
-    pairs = measure.schedule(RIVALS.values(), splits)
+    pairs = measure.schedule([*RIVALS.values(), *ours.entries().values()], splits)
     light = [rival.weight == "light" for rival, _ in pairs]
     rounds = [list(same) for _, same in groupby(light)]
     assert [same[0] for same in rounds] == [True, False, True, False]
     assert {split.seed for _, split in pairs[: len(rounds[0])]} == {0}
+    others = [rival.weight for rival, _ in pairs[len(rounds[0]) :][: len(rounds[1])]]
+    assert [weight for weight, _ in groupby(others)] == ["medium", "heavy", "variant"]
 
     def met(name: str) -> list[tuple[str, int, int]]:
         return [(s.group, s.number, s.seed) for rival, s in pairs if rival.name == name]
@@ -228,7 +230,7 @@ def test_every_embedder_meets_every_classifier() -> None:
     for embedder in ours.options("embedder"):
         for classifier in ours.options("classifier"):
             assert f"ours: {embedder} + {classifier}" in entries
-    assert ours.entry_digest(()) != ours.entry_digest(("classifier=logistic",))
+    assert ours.entry_digest(()) != ours.entry_digest(("classifier=xgboost",))
 
 
 def test_our_entry_is_labelled_as_inference_labels() -> None:

@@ -107,6 +107,19 @@ def test_scores_of_the_text_are_out_of_fold(scores: BaseEstimator, rows: Rows) -
     assert roc_auc_score(truth, out_of_fold["text_score_2"]) == pytest.approx(0.5, abs=0.1)
 
 
+def test_scores_by_stars_are_out_of_fold_too(scores: BaseEstimator, rows: Rows) -> None:
+    X, target = rows
+    meaningless = shuffled(target, 0)
+    stars = np.select([meaningless == 0, meaningless == 1], [1, 3], 4 + np.arange(len(X)) % 2)
+    step = clone(scores)
+    out_of_fold = step.fit_transform(X, meaningless, grades=stars)
+    in_fold = step.transform(X)
+    for star in (1, 5):
+        name = f"text_score_{star}"
+        assert roc_auc_score(stars == star, in_fold[name]) > 0.9
+        assert roc_auc_score(stars == star, out_of_fold[name]) == pytest.approx(0.5, abs=0.1)
+
+
 def test_rows_of_one_text_are_in_one_fold(scores: BaseEstimator, rows: Rows) -> None:
     X, target = rows
     twice = pd.concat([X.iloc[:200], X.iloc[:200]], ignore_index=True)

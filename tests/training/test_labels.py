@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,20 +44,41 @@ def test_thresholds_that_leave_no_room(negative: float, positive: float) -> None
         StarRule(negative=negative, positive=positive)
 
 
+def graded(
+    stars: pd.Series, target: np.ndarray, fewest: int = 10, texts: pd.Series | None = None
+) -> np.ndarray | None:
+    texts = stars.index.to_series().astype("str") if texts is None else texts
+    return grades(stars, target, texts, fewest=fewest)
+
+
+def counted(*given: Any) -> list[int]:
+    found = graded(*given)
+    assert found is not None
+    counts: list[int] = np.bincount(found).tolist()
+    return counts
+
+
 def test_grades_are_whole_stars_that_belong_to_one_class() -> None:
     stars = pd.Series([1.0] * 5 + [2.2] * 6 + [3.0] * 7 + [4.0] * 8 + [5.0] * 9)
     target = np.repeat([0, 0, 1, 2, 2], [5, 6, 7, 8, 9])
-    assert np.bincount(grades(stars, target, fewest=5)).tolist() == [0, 5, 6, 7, 8, 9]
+    assert counted(stars, target, 5) == [0, 5, 6, 7, 8, 9]
     # A star that is rare counts as the usual one of its class, and so does none at all.
-    assert np.bincount(grades(stars, target, fewest=6)).tolist() == [0, 0, 11, 7, 8, 9]
+    assert counted(stars, target, 6) == [0, 0, 11, 7, 8, 9]
     stars[:2], stars[20] = np.nan, 1.0
-    assert np.bincount(grades(stars, target, fewest=3)).tolist() == [0, 3, 8, 7, 7, 10]
+    assert counted(stars, target, 3) == [0, 3, 8, 7, 7, 10]
+
+
+def test_a_star_of_one_text_is_rare_however_often_it_comes() -> None:
+    stars = pd.Series([1.0] * 12 + [2.0] * 12 + [3.0] * 12 + [5.0] * 12)
+    target = np.repeat([0, 0, 1, 2], 12)
+    texts = pd.Series(["the same"] * 12 + [f"text {i}" for i in range(36)])
+    assert counted(stars, target, 10, texts) == [0, 0, 24, 12, 0, 12]
 
 
 def test_without_stars_of_every_class_there_are_no_grades() -> None:
     stars, target = pd.Series([1.0, 3.0, 5.0] * 10), np.array([0, 1, 2] * 10)
-    assert grades(stars, target) is not None
-    assert grades(stars.where(stars < 4), target) is None
-    assert grades(stars, target, fewest=11) is None
+    assert graded(stars, target) is not None
+    assert graded(stars.where(stars < 4), target) is None
+    assert graded(stars, target, 11) is None
     # A rule that parts one star into two classes leaves one of them without.
-    assert grades(pd.Series([2.9, 3.0, 5.0] * 10), target) is None
+    assert graded(pd.Series([2.9, 3.0, 5.0] * 10), target) is None

@@ -20,6 +20,7 @@ from batch_nlp.errors import InputError
 from batch_nlp.training import classifiers, selection
 from batch_nlp.training.classifiers import TARGETS, best_classifier, write_best
 from batch_nlp.training.selection import LEADERBOARD, SelectionJob
+from batch_nlp.transformers import OutOfFoldScores
 
 Cli = Callable[..., Any]
 LastRun = Callable[[Path], dict[str, Any]]
@@ -148,6 +149,22 @@ def test_the_rows_held_out_are_never_seen(
     assert len(fits) == N_FITS
     compared = ["candidate", "parameters", "f1_weighted", "f1_macro"]
     pd.testing.assert_frame_equal(leaderboard(root)[compared], leaderboard(selected)[compared])
+
+
+def test_the_folds_learn_the_stars_as_training_does(
+    select: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    fit = OutOfFoldScores.fit
+
+    def noted(step: Any, X: pd.DataFrame, y: Any = None, grades: Any = None) -> Any:
+        seen.append(len(np.unique(y if grades is None else grades)))
+        return fit(step, X, y, grades)
+
+    monkeypatch.setattr(OutOfFoldScores, "fit", noted)
+    select()
+    assert len(seen) >= 3
+    assert min(seen) > 3
 
 
 def test_a_text_is_in_one_fold_alone() -> None:

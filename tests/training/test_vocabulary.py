@@ -56,6 +56,7 @@ def assert_same(fast: Any, plain: Any, texts: list[str]) -> None:
         {"ngram_range": (1, 2), "token_pattern": r"\w+"},
         {"analyzer": "char_wb", "ngram_range": (1, 2)},
         {"ngram_range": (1, 2), "binary": True},
+        {"ngram_range": (2, 2), "vocabulary": ["good", "good soup", "no good tea"]},
     ],
 )
 def test_the_same_to_the_last_bit(options: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ from batch_nlp.tables import ParquetSink, from_pandas, write_json, write_text
 from batch_nlp.training.calibrate import CalibratedClassifier, inner_classifier
 from batch_nlp.training.evaluate import Evaluation, evaluate
 from batch_nlp.training.gate import check, limits
-from batch_nlp.training.labels import StarRule, grades
+from batch_nlp.training.labels import StarRule
 from batch_nlp.training.pipeline import grading
 from batch_nlp.training.split import Split
 
@@ -346,7 +346,7 @@ class TrainingJob:
             If a step refuses its parameters or these rows.
         """
         try:
-            finer = grading(model, None if stars is None else grades(stars, target))
+            finer = {} if stars is None else grading(model, rows, target, stars)
             model.fit(rows, target, classifier__sample_weight=self._weights(target), **finer)
         except ValueError as error:
             # A parameter out of its range, a column that is not there, texts without a word.

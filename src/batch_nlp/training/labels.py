@@ -62,7 +62,7 @@ class StarRule:
 
 
 def grades(
-    stars: pd.Series, target: npt.NDArray[np.int64], *, fewest: int = 10
+    stars: pd.Series, target: npt.NDArray[np.int64], texts: pd.Series, *, fewest: int = 10
 ) -> npt.NDArray[np.int64] | None:
     """Give each row the whole star nearest to its own, as a finer kind of class.
 
@@ -72,8 +72,11 @@ def grades(
         May be missing.
     target : ndarray of int of shape (n_rows,)
         Class of each row.
+    texts : Series of str of shape (n_rows,)
+        What is to be scored.
     fewest : int, default=10
-        Rows that a star needs.
+        Different texts that a star needs: those of one are in one fold, and the scores of that
+        fold would know nothing of the star.
 
     Returns
     -------
@@ -85,14 +88,16 @@ def grades(
     Examples
     --------
     >>> stars = pd.Series([1, 2, 2, 3, 3, np.nan, 4.9, 5, 5])
-    >>> grades(stars, np.array([0, 0, 0, 1, 1, 1, 2, 2, 2]), fewest=2).tolist()
+    >>> target, texts = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2]), pd.Series(list("abcdefghi"))
+    >>> grades(stars, target, texts, fewest=2).tolist()
     [2, 2, 2, 3, 3, 3, 5, 5, 5]
-    >>> grades(stars * np.nan, np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])) is None
+    >>> grades(stars * np.nan, target, texts) is None
     True
     """
     whole = stars.round().reset_index(drop=True)
     known = pd.Series(target)
-    counts = pd.crosstab(known, whole)
+    different = ~pd.DataFrame({"star": whole, "class": known, "text": texts.array}).duplicated()
+    counts = pd.crosstab(known[different], whole[different])
     class_of = counts.idxmax(axis="index")
     own = counts.max(axis="index")
     usual = own[own >= fewest].sort_values().groupby(class_of).idxmax()

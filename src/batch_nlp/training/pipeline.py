@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
 from batch_nlp.schemas import LEAKING, NO_CATEGORY, TARGETS
+from batch_nlp.training.labels import grades
 from batch_nlp.training.vocabulary import NgramVectorizer
 from batch_nlp.transformers.scores import OutOfFoldScores
 
@@ -68,26 +71,35 @@ def ngrams(*, shortest: int = 1, longest: int = 2, **options: Any) -> NgramVecto
     return NgramVectorizer(ngram_range=(shortest, longest), **options)
 
 
-def grading(steps: Pipeline, grades: Any) -> dict[str, Any]:
+def grading(
+    steps: Pipeline, rows: pd.DataFrame, target: npt.NDArray[np.int64], stars: pd.Series
+) -> dict[str, Any]:
     """Give the parameters with which `Pipeline.fit` hands grades to the steps that score them.
 
     Parameters
     ----------
     steps : Pipeline
         With any number of `OutOfFoldScores`.
-    grades : ndarray of shape (n_rows,) or None
-        Of the rows it is fitted to; None leaves the steps with the classes.
+    rows : DataFrame of shape (n_rows, n_columns)
+        That it is fitted to.
+    target : ndarray of int of shape (n_rows,)
+        Class of each row.
+    stars : Series of float of shape (n_rows,)
+        See `grades`; where they make none, the steps stay with the classes.
 
     Examples
     --------
-    >>> step = OutOfFoldScores(estimator=ngrams())
-    >>> grading(Pipeline([("words", step)]), [1, 2])
-    {'words__grades': [1, 2]}
+    >>> rows = pd.DataFrame({"clean_text": [f"text {i}" for i in range(30)]})
+    >>> target, stars = np.repeat([0, 1, 2], 10), pd.Series(np.repeat([1.0, 3.0, 5.0], 10))
+    >>> steps = Pipeline([("words", OutOfFoldScores(estimator=ngrams()))])
+    >>> grading(steps, rows, target, stars)["words__grades"][[0, 10, 20]].tolist()
+    [1, 3, 5]
     """
-    if grades is None:
-        return {}
     return {
-        f"{name}__grades": grades for name, step in steps.steps if isinstance(step, OutOfFoldScores)
+        f"{name}__grades": found
+        for name, step in steps.steps
+        if isinstance(step, OutOfFoldScores)
+        and (found := grades(stars, target, rows[step.column])) is not None
     }
 
 

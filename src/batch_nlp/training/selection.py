@@ -42,7 +42,6 @@ from batch_nlp.training.classifiers import TARGETS, missing, write_best
 from batch_nlp.training.evaluate import CLASSES
 from batch_nlp.training.flaml_search import search
 from batch_nlp.training.job import TrainingJob, inputs_of
-from batch_nlp.training.labels import grades
 from batch_nlp.training.pipeline import grading
 
 BEST_FILE = "best.yaml"
@@ -229,7 +228,7 @@ class SelectionJob:
                 steps=with_prior.model[:-1],
                 rows=inputs_of(rows),
                 target=target,
-                grades=grades(rows["stars"], target),
+                stars=rows["stars"],
                 parts=self._parts(rows[kernel.embedder.column], target),
             ),
             candidates=self.candidates,
@@ -401,7 +400,7 @@ class _Folds:
     steps: Pipeline
     rows: pd.DataFrame
     target: npt.NDArray[np.int64]
-    grades: npt.NDArray[np.int64] | None
+    stars: pd.Series
     parts: Sequence[npt.NDArray[np.bool_]]
 
     def frames(self, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -429,8 +428,9 @@ class _Folds:
     def _fitted(self, part: npt.NDArray[np.bool_]) -> tuple[Pipeline, pd.DataFrame]:
         steps = clone(self.steps)
         try:
-            finer = grading(steps, None if self.grades is None else self.grades[part])
-            return steps, steps.fit_transform(self.rows[part], self.target[part], **finer)
+            rows, target = self.rows[part], self.target[part]
+            finer = grading(steps, rows, target, self.stars[part])
+            return steps, steps.fit_transform(rows, target, **finer)
         except ValueError as error:
             reason = str(error).split("\n", maxsplit=1)[0]
             message = f"training.model cannot be fitted to the rows of a fold: {reason}"

@@ -71,6 +71,7 @@ class NgramVectorizer(TfidfVectorizer):  # type: ignore[misc]
             and self.analyzer == "word"
             and self.lowercase
             and not self.binary
+            and self.vocabulary is None
             and set(self.ngram_range) <= {1, 2}
             and self.preprocessor is self.tokenizer is self.strip_accents is self.stop_words is None
             and self.token_pattern == _WORD

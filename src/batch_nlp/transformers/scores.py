@@ -121,15 +121,15 @@ class OutOfFoldScores(LearningStep):
         """
         if y is None:
             raise ValueError("OutOfFoldScores needs y, the class of each row; got None.")
-        self._y = np.asarray(y if grades is None else grades)
-        belongs = pd.Series(np.asarray(y)).groupby(self._y)
+        scored = np.asarray(y if grades is None else grades)
+        belongs = pd.Series(np.asarray(y)).groupby(scored)
         if (belongs.nunique() > 1).any():
             raise ValueError("OutOfFoldScores needs grades that each belong to one class of y.")
-        self.class_of_ = belongs.first().to_numpy()
+        self._y, self._class_of = scored, belongs.first().to_numpy()
         try:
             return super().fit(X)
         finally:
-            del self._y
+            del self._y, self._class_of
 
     def fit_transform(
         self, X: pd.DataFrame, y: Any = None, grades: Any = None, **_: Any
@@ -162,7 +162,7 @@ class OutOfFoldScores(LearningStep):
                 clone(self.estimator).fit(texts[seen], self._y[seen])
                 for seen, _ in self._folds(texts, self._y)
             ]
-        self.classes_ = np.unique(self._y)
+        self.classes_, self.class_of_ = np.unique(self._y), self._class_of
 
     def _folds(self, texts: Any, y: Any) -> list[tuple[Any, Any]]:
         folds = StratifiedGroupKFold(n_splits=self.cv, shuffle=True, random_state=self.seed)
