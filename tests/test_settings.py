@@ -15,9 +15,9 @@ from batch_nlp.settings import Configuration, Paths, build, plain, verify
 
 @pytest.fixture(scope="session")
 def whole(conf_folder: Path) -> DictConfig:
-    """The default configuration."""
+    """The default configuration, with a classifier whose parameters have types."""
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder)):
-        return compose("config")
+        return compose("config", overrides=["classifier=xgboost"])
 
 
 def with_value(config: DictConfig, key: str, value: Any) -> DictConfig:

@@ -65,7 +65,13 @@ def test_columns_named_for_training_are_read_though_inference_does_not_name_them
     rows["channel"] = rows["rating"].map(lambda stars: "web" if stars > 3 else "desk")
     path, root = tmp_path / "messages.csv", tmp_path / "root"
     rows[["id", "text", "rating", "city", "channel"]].to_csv(path, index=False)
-    base = (*fast, "dataset=messages", f"paths.root={root}", "training.model.learn.text=null")
+    base = (
+        *fast,
+        "dataset=messages",
+        f"paths.root={root}",
+        "training.model.learn.text=null",
+        "classifier.C=1.0",  # little data
+    )
     named = "dataset.categorical=[city,channel]"
     for stage in ("feature", "training"):
         ended = cli(*base, f"pipeline={stage}", f"dataset.path={path}", named)
