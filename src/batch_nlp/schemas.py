@@ -226,7 +226,6 @@ def _texts(texts: pd.Series) -> pd.Series:
 
 
 _PARSERS: dict[Kind, Callable[[pd.Series], pd.Series]] = {
-    Kind.TEXT: _texts,
     Kind.DATE: _dates,
     Kind.LABEL: _labels,
     **dict.fromkeys((Kind.COUNT, Kind.FLAG, Kind.NUMBER, Kind.STARS), _numbers),
@@ -261,7 +260,12 @@ def parse(texts: pd.Series, kind: Kind) -> pd.Series:
     >>> parse(pd.Series(["Neutral", "2"], dtype="str"), Kind.LABEL).tolist()
     [1.0, 2.0]
     """
-    return _PARSERS[kind](texts)
+    if kind is Kind.TEXT:
+        return _texts(texts)
+    # Most columns repeat few values: each is read once.
+    codes, distinct = pd.factorize(texts)
+    parsed = _PARSERS[kind](pd.Series(distinct, dtype="str"))
+    return parsed.reindex(codes).set_axis(texts.index)
 
 
 @cache

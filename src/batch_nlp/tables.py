@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -316,27 +317,40 @@ def read_lines(path: str | Path) -> Iterator[pa.RecordBatch]:
         if stream.peek(3).startswith(b"\xef\xbb\xbf"):  # type: ignore[attr-defined]
             stream.read(3)
         while block := stream.read(BLOCK_BYTES):
-            *lines, rest = (rest + block).split(b"\n")
-            yield _lines_batch(path, lines, number)
-            number += len(lines)
+            end = block.rfind(b"\n") + 1
+            if not end:
+                rest += block
+                continue
+            yield _lines_batch(path, rest + block[:end], number)
+            number += block.count(b"\n")
+            rest = block[end:]
         if rest:
-            yield _lines_batch(path, [rest], number)
+            yield _lines_batch(path, rest + b"\n", number)
 
 
-def _lines_batch(path: str | Path, lines: list[bytes], number: int) -> pa.RecordBatch:
-    kept = [(number + i, line) for i, line in enumerate(lines) if line.strip()]
-    text, problem = _decoded(pa.array([line for _, line in kept], pa.binary()))
-    columns = [
-        _constant(str(path), len(kept)),
-        pa.array([row for row, _ in kept], pa.int64()),
-        problem,
-        text,
-    ]
+def _lines_batch(path: str | Path, block: bytes, number: int) -> pa.RecordBatch:
+    """Give the lines of a block that ends with the end of a line."""
+    characters = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(characters == ord("\n")) + 1
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    whole = pa.Array.from_buffers(
+        pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(block)]
+    )
+    lines, problem = _decoded(whole)
+    lines = pc.ascii_rtrim(lines, "\n")
+    rows = pa.array(np.arange(number, number + len(ends)))
+    # Only a line that begins with white space may hold nothing else.
+    if (characters[offsets[:-1]] <= ord(" ")).any():
+        kept = pc.not_equal(pc.ascii_trim_whitespace(lines), "")
+        lines, problem, rows = (each.filter(kept) for each in (lines, problem, rows))
+    columns = [_constant(str(path), len(rows)), rows, problem, lines]
     return pa.RecordBatch.from_arrays(columns, [*PROVENANCE, "line"])
 
 
 def _constant(value: str, n: int) -> pa.Array:
-    return pa.array([value] * n, pa.string())
+    encoded = value.encode()
+    offsets = np.arange(n + 1, dtype=np.int32) * len(encoded)
+    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(encoded * n))
 
 
 def _decoded(column: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -42,6 +42,8 @@ Files = str | list[str]
 RESERVED = (*PROVENANCE, "seq", "shown", "key", "text_key", "vector", "failures")
 """Columns that the program puts beside a message's own."""
 
+_JSON_SPACE = "chr(9) || chr(13) || ' '"
+
 YELP_NAMES = {"id": "review_id"}
 """What Yelp's review files call a column that has another name here."""
 
@@ -165,24 +167,26 @@ def open_table(
         columns = {name: place[column] for name, column in found.items()}
         if derived:
             columns["id"] = f"md5(to_json(row({', '.join(place.values())}))::VARCHAR)"
-        return Table(reader.batches, reader.schema, columns)
+        return Table(path, reader.batches, reader.schema, columns)
     # Any line may bring a key that the first lines lack.
     keys = {name: want.column for name, want in wanted.items() if name != "id" or not derived}
     pointers = ", ".join(_json_pointer(key) for key in keys.values())
     columns = {name: f"parsed[{i}]" for i, name in enumerate(keys, start=1)}
     if derived:
-        columns["id"] = "md5(trim(line, chr(9) || chr(13) || ' '))"
+        columns["id"] = f"md5(trim(line, {_JSON_SPACE}))"
     return Table(
+        path,
         reader.batches,
         reader.schema,
         columns,
+        # Read once: TRY gives null for what is no JSON, and only an object begins with a brace.
         relation=f"""(
-            SELECT source, "row", line, fault AS problem,
-                CASE WHEN fault IS NULL
-                    THEN json_extract_string(line, [{pointers}]::VARCHAR[]) END AS parsed
-            FROM (SELECT *, coalesce(problem, CASE
-                WHEN NOT json_valid(line) THEN 'valid JSON'
-                WHEN json_type(line) <> 'OBJECT' THEN 'a JSON object' END) AS fault
+            SELECT source, "row", line, parsed, coalesce(problem, CASE
+                WHEN parsed IS NULL THEN 'valid JSON'
+                WHEN NOT starts_with(ltrim(line, {_JSON_SPACE}), '{{') THEN 'a JSON object'
+                END) AS problem
+            FROM (SELECT *, CASE WHEN problem IS NULL
+                THEN TRY(json_extract_string(line, [{pointers}]::VARCHAR[])) END AS parsed
                 FROM incoming))""",
         shown="line",
     )

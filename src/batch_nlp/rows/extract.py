@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -34,8 +34,13 @@ from batch_nlp.schemas import (
 )
 from batch_nlp.tables import from_pandas, quoted
 
+PART_ROWS = 100_000
+"""Rows that are joined at a time, so that a large reference table is not searched too often."""
+
 SHOWN_CHARACTERS = 200
 """How much of an unreadable line a rejected row shows."""
+
+_ROW_BITS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +69,11 @@ class Engine:
             message = f"engine.batch_rows must be at least 1, got {self.batch_rows}."
             raise InputError(message)
 
-    def connect(
-        self, database: Path | None = None, *, spill: Path | None = None
-    ) -> duckdb.DuckDBPyConnection:
-        """Start DuckDB within these limits.
+    def connect(self, *, spill: Path | None = None) -> duckdb.DuckDBPyConnection:
+        """Start DuckDB, its tables in memory, within these limits.
 
         Parameters
         ----------
-        database : Path, optional
-            Its file; None keeps the tables in memory.
         spill : Path, optional
             Where it puts what does not fit in memory.
 
@@ -89,7 +90,7 @@ class Engine:
         if self.threads is not None:
             settings["threads"] = self.threads
         try:
-            return duckdb.connect(str(database or ":memory:"), config=settings)
+            return duckdb.connect(config=settings)
         except duckdb.Error as error:
             message = f"engine: DuckDB does not start with {settings}: {error}"
             raise InputError(message) from error
@@ -101,6 +102,8 @@ class Table:
 
     Attributes
     ----------
+    path : str
+        The file.
     batches : callable
         Gives record batches that begin with the columns of `PROVENANCE`.
     schema : Schema
@@ -115,6 +118,7 @@ class Table:
         SQL expression for what a row with a problem shows of itself.
     """
 
+    path: str
     batches: Callable[[], Iterable[pa.RecordBatch]]
     schema: pa.Schema
     columns: Mapping[str, str]
@@ -167,9 +171,12 @@ class Source:
 
 
 class Extraction:
-    """The joined rows of a source, held in DuckDB.
+    """The joined rows of a source.
 
-    Use it as a context manager: entering reads the files, leaving removes the database.
+    The files are read twice: first for the ids, to find the unreadable rows and the repeats, and
+    then for the rows, so that no text is ever held but those of some batches.
+
+    Use it as a context manager: entering reads the files for the first time, leaving forgets.
 
     Parameters
     ----------
@@ -178,7 +185,7 @@ class Extraction:
     engine : Engine
         How.
     spill : Path
-        Folder for the database and whatever does not fit in memory.
+        Folder for whatever does not fit in memory.
     targets : bool, default=True
         Whether `TARGETS` are read; where not, they are missing.
 
@@ -205,9 +212,8 @@ class Extraction:
             folder = (Path(self.engine.spill) if self.engine.spill else self.spill) / uuid4().hex
             folder.mkdir(parents=True)
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
-            self._db = undo.enter_context(
-                self.engine.connect(folder / "rows.duckdb", spill=folder / "spill")
-            )
+            # In memory, as far as it goes: what is compressed into a file takes twice as long.
+            self._db = undo.enter_context(self.engine.connect(spill=folder))
             self._create("rejected", REJECTED)
             for table in REFERENCE_FIELDS:
                 self._load_reference(table)
@@ -217,6 +223,11 @@ class Extraction:
 
     def __exit__(self, *failure: object) -> None:
         self._undo.close()
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows `rows` gives."""
+        return self.counts["deduplicate"].delivered
 
     def rejected(self) -> Iterator[pa.RecordBatch]:
         """Give the rows set aside so far, unreadable ones and duplicates, as `REJECTED`."""
@@ -229,22 +240,83 @@ class Extraction:
         ------
         pyarrow.RecordBatch
             ``source`` (str), ``row`` (int64) and the columns of the contract (str).
+
+        Raises
+        ------
+        InputError
+            If a file is no longer what it was when it was read for the first time.
         """
-        columns = {name: f"m.{quoted(name)}" for name in self.source.fields}
+        given = 0
+        for batch in _batched(self._joined(), self.engine.batch_rows):
+            given += batch.num_rows
+            yield batch
+        if given != self.n_rows:
+            message = (
+                f"{', '.join(self.source.files[:3])} changed while being read: {self.n_rows} rows "
+                f"at first, then {given}. Run again."
+            )
+            raise InputError(message)
+
+    def _joined(self) -> Iterator[pa.RecordBatch]:
+        names = [name for name in self.source.fields if self.targets or name not in TARGETS]
+        columns = {
+            name: f"m.{quoted(name)}" if name in names else "NULL::VARCHAR"
+            for name in self.source.fields
+        }
         joins = []
         for table, key in REFERENCE_KEYS.items():
-            joins.append(f"LEFT JOIN {table} ON {table}.{key} = m.{key}")
+            if not self.source.references.get(table):
+                continue
+            # Only what these rows need of the table goes into the join.
+            joins.append(
+                f"LEFT JOIN (SELECT * FROM {table} SEMI JOIN part USING ({key})) {table} "
+                f"ON {table}.{key} = m.{key}"
+            )
             for column in REFERENCE_FIELDS[table]:
                 if column != key:
                     name = joined_name(table, column)
                     columns[name] = f"coalesce(m.{quoted(name)}, {table}.{quoted(column)})"
-        yield from self._batches(
-            f"""
-            SELECT m.source, m."row", {_aliased(columns)}
-            FROM message m {" ".join(joins)} ANTI JOIN message_again USING (seq)
-            WHERE m.problem IS NULL ORDER BY m.seq
-            """
-        )
+        left = self.n_rows
+        for position, table in enumerate(self.source.messages):
+            batches = iter(table.batches())
+            while left and (first := next(batches, None)):
+                with self._incoming(table, _limited(first, batches, PART_ROWS)):
+                    self._run(
+                        f"""
+                        CREATE OR REPLACE TABLE part AS
+                        SELECT {_seq(position)} AS seq, {_texts(table, names)}
+                        FROM {table.relation} WHERE {table.problem} IS NULL
+                        """
+                    )
+                within = "BETWEEN (SELECT min(seq) FROM part) AND (SELECT max(seq) FROM part)"
+                self._run(
+                    f"""
+                    DELETE FROM part WHERE seq NOT IN (SELECT seq FROM wanted WHERE seq {within})
+                    """
+                )
+                left -= self._count("part")
+                yield from self._batches(
+                    f"""
+                    SELECT {_provenance(self.source.messages)}, {_aliased(columns)}
+                    FROM part m {" ".join(joins)} ORDER BY seq
+                    """
+                )
+
+    @contextmanager
+    def _incoming(self, table: Table, batches: Iterable[pa.RecordBatch]) -> Iterator[None]:
+        """Offer batches of a file as the relation ``incoming``."""
+        faults: list[InputError] = []
+        reader = pa.RecordBatchReader.from_batches(table.schema, _watched(batches, faults))
+        self._db.register("incoming", reader)
+        try:
+            yield
+        except duckdb.Error as error:
+            # DuckDB wraps what a reader raises in an error of its own.
+            if faults:
+                raise faults[0] from error
+            raise
+        finally:
+            self._db.unregister("incoming")
 
     def _batches(self, sql: str) -> Iterator[pa.RecordBatch]:
         # Its own cursor, so that the loop may write to the database while it reads.
@@ -260,60 +332,49 @@ class Extraction:
         self._db.unregister("incoming")
 
     def _ingest(self, name: str, tables: Sequence[Table], columns: Sequence[str]) -> None:
-        """Read files into the table `name`: ``seq`` in input order, provenance, text columns."""
-        shape = [("seq", pa.int64()), ("source", pa.string()), ("row", pa.int64())]
+        """Read files into the table `name`: ``seq`` in input order, problems, text columns."""
+        texts = ("problem", "shown", *columns)
         self._create(
-            name,
-            pa.schema(
-                [*shape, *((column, pa.string()) for column in ("problem", "shown", *columns))]
-            ),
+            name, pa.schema([("seq", pa.int64()), *((column, pa.string()) for column in texts)])
         )
-        faults: list[InputError] = []
         for position, table in enumerate(tables):
-            batches = _watched(table.batches(), faults)
-            reader = pa.RecordBatchReader.from_batches(table.schema, batches)
-            self._db.register("incoming", reader)
-            texts = {
-                column: f"CAST({table.columns.get(column, 'NULL')} AS VARCHAR)"
-                for column in columns
-            }
-            try:
+            with self._incoming(table, table.batches()):
                 self._run(
                     f"""
-                    INSERT INTO {name} SELECT ({position}::BIGINT << 40) + "row", source, "row",
-                    {table.problem}, left({table.shown}, {SHOWN_CHARACTERS}), {_aliased(texts)}
+                    INSERT INTO {name} SELECT {_seq(position)}, {table.problem},
+                    CASE WHEN {table.problem} IS NOT NULL
+                    THEN left({table.shown}, {SHOWN_CHARACTERS}) END, {_texts(table, columns)}
                     FROM {table.relation}
                     """
                 )
-            except duckdb.Error as error:
-                # DuckDB wraps what a reader raises in an error of its own.
-                if faults:
-                    raise faults[0] from error
-                raise
-            self._db.unregister("incoming")
 
-    def _set_problems_aside(self, name: str) -> int:
+    def _set_problems_aside(self, name: str, tables: Sequence[Table]) -> int:
         self._run(
             f"""
-            INSERT INTO rejected SELECT source, "row", NULL, 'line', problem, shown
+            INSERT INTO rejected SELECT {_provenance(tables)}, NULL, 'line', problem, shown
             FROM {name} WHERE problem IS NOT NULL
             """
         )
         return self._count(f"{name} WHERE problem IS NOT NULL")
 
-    def _set_repeats_aside(self, name: str, key: str) -> int:
+    def _set_repeats_aside(self, name: str, tables: Sequence[Table], key: str) -> int:
         """Name in ``<name>_again`` the rows whose key an earlier row has, and reject them."""
+        # Digests first: few keys repeat, and only theirs are compared whole.
         self._run(
             f"""
             CREATE TABLE {name}_again AS SELECT seq FROM (
                 SELECT seq, row_number() OVER (PARTITION BY {key} ORDER BY seq) AS nth
-                FROM {name} WHERE problem IS NULL AND {key} IS NOT NULL
+                FROM {name} WHERE problem IS NULL AND {key} IS NOT NULL AND hash({key}) IN (
+                    SELECT hash({key}) AS digest FROM {name}
+                    WHERE problem IS NULL AND {key} IS NOT NULL
+                    GROUP BY digest HAVING count(*) > 1)
             ) WHERE nth > 1
             """
         )
         self._run(
             f"""
-            INSERT INTO rejected SELECT source, "row", {key}, $1, 'not a duplicate', {key}
+            INSERT INTO rejected
+            SELECT {_provenance(tables)}, {key}, $1, 'not a duplicate', {key}
             FROM {name} SEMI JOIN {name}_again USING (seq)
             """,
             [self.source.names.get(key, key)],
@@ -337,11 +398,15 @@ class Extraction:
         self._ingest(raw, files, list(fields))
         counts = Counts(
             read=self._count(raw),
-            rejected=self._set_problems_aside(raw),
-            duplicates=self._set_repeats_aside(raw, key),
+            rejected=self._set_problems_aside(raw, files),
+            duplicates=self._set_repeats_aside(raw, files, key),
         )
-        rows = f"FROM {raw} ANTI JOIN {raw}_again USING (seq) WHERE problem IS NULL ORDER BY seq"
-        for batch in self._batches(f"SELECT * {rows}"):
+        for batch in self._batches(
+            f"""
+            SELECT {_provenance(files)}, * FROM {raw} ANTI JOIN {raw}_again USING (seq)
+            WHERE problem IS NULL ORDER BY seq
+            """
+        ):
             frame = batch.to_pandas()
             verdict = validate(frame, fields)
             self._append("rejected", rejections(frame, verdict.failures, key))
@@ -353,15 +418,20 @@ class Extraction:
         self.counts[table] = counts
 
     def _load_messages(self) -> None:
-        columns = [name for name in self.source.fields if self.targets or name not in TARGETS]
-        self._ingest("message", self.source.messages, columns)
-        if not self.targets:
-            for name in TARGETS:
-                self._run(f"ALTER TABLE message ADD COLUMN {name} VARCHAR")
+        dated = self.source.since is not None or self.source.until is not None
+        files = self.source.messages
+        self._ingest("message", files, ["id", "date"] if dated else ["id"])
         self.skipped = self._skip()
-        problems = self._set_problems_aside("message")
+        problems = self._set_problems_aside("message", files)
         read = self._count("message")
-        repeats = self._set_repeats_aside("message", "id")
+        repeats = self._set_repeats_aside("message", files, "id")
+        self._run(
+            """
+            CREATE TABLE wanted AS SELECT seq FROM message ANTI JOIN message_again USING (seq)
+            WHERE problem IS NULL ORDER BY seq
+            """
+        )
+        self._run("DROP TABLE message")
         self.counts["extract"] = Counts(read=read, delivered=read - problems, rejected=problems)
         self.counts["deduplicate"] = Counts(
             read=read - problems, delivered=read - problems - repeats, duplicates=repeats
@@ -416,6 +486,52 @@ def rejections(frame: pd.DataFrame, failures: pd.DataFrame, key: str) -> pa.Tabl
         ["source", "row", "id"], axis="columns"
     )
     return from_pandas(pd.concat([where, failures], axis="columns"), REJECTED)
+
+
+def _seq(position: int) -> str:
+    """Number the rows of a file so that all files' rows sort in input order, as SQL."""
+    return f'({position}::BIGINT << {_ROW_BITS}) + "row"'
+
+
+def _provenance(tables: Sequence[Table]) -> str:
+    """Say in SQL where the row with a ``seq`` stands."""
+    paths = ", ".join("'" + table.path.replace("'", "''") + "'" for table in tables)
+    return (
+        f"list_extract([{paths}]::VARCHAR[], (seq >> {_ROW_BITS}) + 1) AS source, "
+        f'seq & {(1 << _ROW_BITS) - 1} AS "row"'
+    )
+
+
+def _texts(table: Table, names: Sequence[str]) -> str:
+    return _aliased({name: f"CAST({table.columns.get(name, 'NULL')} AS VARCHAR)" for name in names})
+
+
+def _limited(
+    first: pa.RecordBatch, rest: Iterator[pa.RecordBatch], n_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Give the first batch and as many more as make up `n_rows`."""
+    yield first
+    given = first.num_rows
+    while given < n_rows and (batch := next(rest, None)):
+        yield batch
+        given += batch.num_rows
+
+
+def _batched(batches: Iterable[pa.RecordBatch], n_rows: int) -> Iterator[pa.RecordBatch]:
+    """Cut and join batches so that each but the last has `n_rows`."""
+    held: list[pa.RecordBatch] = []
+    missing = n_rows
+    for batch in batches:
+        at = 0
+        while at < batch.num_rows:
+            held.append(batch.slice(at, missing))
+            at += held[-1].num_rows
+            missing -= held[-1].num_rows
+            if not missing:
+                yield pa.concat_batches(held) if len(held) > 1 else held[0]
+                held, missing = [], n_rows
+    if held:
+        yield pa.concat_batches(held)
 
 
 def _watched(

@@ -1,0 +1,136 @@
+"""A function mapped over items by several processes: results in order, few items alive."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+from batch_nlp.errors import BatchNlpError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_AHEAD = 2
+"""Items that each process may have been handed and not given back."""
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+_function: Callable[[Any], Any] | None = None
+
+
+def cores() -> int:
+    """Give how many cores this process may use.
+
+    Examples
+    --------
+    >>> cores() >= 1
+    True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def own_threads() -> int:
+    """Give how many threads this process should use: every core, or a worker's share of them."""
+    return int(os.environ.get(_THREADS[0]) or cores())
+
+
+def mapped(
+    function: Callable[[Item], Result], items: Iterable[Item], *, processes: int
+) -> Iterator[Result]:
+    """Apply `function` to each item, and give the results in the order of the items.
+
+    With more than one process the items are computed ahead, but never more than two for each
+    process, so that what is alive does not depend on how many items there are. The processes
+    share the cores, and end with this one, however it ends.
+
+    Parameters
+    ----------
+    function : callable
+        For several processes it must be picklable; each of them has a copy of its own.
+    items : iterable
+        Read as they are needed.
+    processes : int
+        1 computes in this process.
+
+    Yields
+    ------
+    object
+        What `function` returns, or raises.
+
+    Raises
+    ------
+    BatchNlpError
+        If a process dies, as when the machine runs out of memory.
+
+    Examples
+    --------
+    >>> list(mapped(abs, [-1, 2], processes=1))
+    [1, 2]
+    """
+    if processes == 1:
+        yield from map(function, items)
+        return
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        processes,
+        # A fork would copy locks that threads of the libraries hold.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_prepare,
+        initargs=(pickle.dumps(function), max(1, cores() // processes)),
+    )
+    ended = False
+    try:
+        pending: deque[Future[Result]] = deque()
+        for item in items:
+            pending.append(pool.submit(_apply, item))
+            if len(pending) >= _AHEAD * processes:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+        ended = True
+    except BrokenProcessPool as error:
+        message = (
+            "A worker process died, most likely for want of memory: set engine.processes=1 or a "
+            "smaller engine.batch_rows."
+        )
+        raise BatchNlpError(message) from error
+    finally:
+        pool.shutdown(wait=ended, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - others:
+            child.terminate()
+            child.join()
+
+
+def _prepare(pickled: bytes, threads: int) -> None:
+    """Make a new process ready: its share of the cores, then the function and its libraries."""
+    global _function  # noqa: PLW0603  what a pool's initializer is for
+    # Ctrl-C reaches every process of the terminal; the first one decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _function = pickle.loads(pickled)  # noqa: S301  from the process that started this one
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _apply(item: Any) -> Any:
+    if _function is None:
+        message = "A worker process was not made ready."
+        raise RuntimeError(message)
+    return _function(item)
