@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -132,18 +132,19 @@ class Block:
         return counts[self.table]
 
     def __call__(self, number: int) -> bytes:
-        tables: dict[str, tuple[int, Callable[..., list[str]]]] = {
-            "review": (4, self._reviews),
-            "user": (5, self._users),
-            "business": (6, self._businesses),
-        }
-        stream, draw = tables[self.table]
         first = number * BLOCK
         n = min(BLOCK, self.rows() - first)
+        stream = {"review": 4, "user": 5, "business": 6}[self.table]
         random = np.random.default_rng([self.world.seed, stream, number])
-        return "".join(draw(random, first, n)).encode()
+        if self.table == "review":
+            lines = self._reviews(random, n)
+        elif self.table == "user":
+            lines = self._users(random, self.world.users[first : first + n])
+        else:
+            lines = self._businesses(random, self.world.businesses[first : first + n])
+        return "".join(lines).encode()
 
-    def _reviews(self, random: np.random.Generator, first: int, n: int) -> list[str]:
+    def _reviews(self, random: np.random.Generator, n: int) -> list[str]:
         world = self.world
         users, businesses = world.users, world.businesses
         text, words = world.sentences
@@ -170,12 +171,13 @@ class Block:
             for own, user, place, stars, useful, funny, begin, end, date in columns
         ]
 
-    def _users(self, random: np.random.Generator, first: int, n: int) -> list[str]:
+    def _users(self, random: np.random.Generator, users: list[str]) -> list[str]:
+        n = len(users)
         friends = self.world.friends
         counts = log_normal(random, n, MEAN_FRIENDS, SD_FRIENDS, MOST_FRIENDS)
         begins = random.integers(0, 100_000 - MOST_FRIENDS, n) * 24
         columns = zip(
-            self.world.users[first : first + n],
+            users,
             random.geometric(0.04, n).tolist(),
             moments(random, n, 2004, 2022),
             random.geometric(0.03, n).tolist(),
@@ -195,9 +197,10 @@ class Block:
             for own, reviews, since, useful, begin, end, elite in columns
         ]
 
-    def _businesses(self, random: np.random.Generator, first: int, n: int) -> list[str]:
+    def _businesses(self, random: np.random.Generator, businesses: list[str]) -> list[str]:
+        n = len(businesses)
         columns = zip(
-            self.world.businesses[first : first + n],
+            businesses,
             random.integers(0, 7, n).tolist(),
             random.integers(0, 7, n).tolist(),
             random.geometric(0.02, n).tolist(),

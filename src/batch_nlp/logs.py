@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,18 +60,61 @@ class Logs:
             logger.remove(sink)
 
     def progress(
-        self, items: Iterable[Item], *, what: str, unit: str = "batches"
+        self,
+        items: Iterable[Item],
+        *,
+        what: str,
+        unit: str = "batches",
+        total: int | None = None,
+        done: Callable[[], int] | None = None,
     ) -> Iterator[Item]:
-        """Show how far a loop is: a bar on a terminal, elsewhere a line now and then."""
-        if sys.stderr.isatty():
-            yield from tqdm(items, desc=what, unit=f" {unit}", leave=False, file=sys.stderr)
-            return
-        said = time.monotonic()
-        for done, item in enumerate(items):
-            yield item
-            if time.monotonic() - said >= self.every:
-                said = time.monotonic()
-                logger.info("{}: {} {} done", what, done + 1, unit)
+        """Show how far a loop is: a bar on a terminal, elsewhere a line now and then.
+
+        Parameters
+        ----------
+        items : iterable
+            What to loop over.
+        what : str
+            Name of the work.
+        unit : str, default="batches"
+            What is counted.
+        total : int, optional
+            How many there will be.
+        done : callable, optional
+            Says how many there have been; by default the items themselves are counted.
+
+        Yields
+        ------
+        object
+            The items.
+        """
+        passed = 0
+        with tqdm(
+            total=total,
+            desc=what,
+            unit=f" {unit}",
+            unit_scale=True,
+            leave=False,
+            file=sys.stderr,
+            disable=not sys.stderr.isatty(),
+        ) as bar:
+            started = said = time.monotonic()
+            for item in items:
+                yield item
+                now, before = time.monotonic(), passed
+                passed = done() if done else passed + 1
+                bar.update(passed - before)
+                if bar.disable and now - said >= self.every:
+                    said = now
+                    logger.info("{}: {}", what, _so_far(passed, total, unit, now - started))
+
+
+def _so_far(passed: int, total: int | None, unit: str, seconds: float) -> str:
+    rate = passed / seconds if seconds else 0.0
+    if not total:
+        return f"{passed:,} {unit} done, {rate:,.1f} a second"
+    left = f"{(total - passed) / rate:,.0f} s left" if rate else "just begun"
+    return f"{passed:,} of {total:,} {unit} done, {rate:,.1f} a second, {left}"
 
 
 @dataclass
@@ -112,3 +155,8 @@ class Clock:
                 except StopIteration:
                     return
             yield item
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add what another clock measured, as that of a worker process."""
+        for name, more in seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + more

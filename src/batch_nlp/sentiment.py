@@ -8,7 +8,6 @@ vector to the last bit on any machine, in any batch, with any number of threads.
 
 from __future__ import annotations
 
-import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from batch_nlp.embedders import (
     verified_digests,
 )
 from batch_nlp.errors import InputError
+from batch_nlp.workers import own_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -148,7 +148,7 @@ class SentimentEmbedder(Embedder):
 
         # Tokens take a hundred times the room of their text: never those of a whole batch. One
         # thread a chunk is faster than several within its products.
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as threads:
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(own_threads()) as threads:
             for _ in threads.map(fill, range(0, len(texts), _CHUNK)):
                 pass
         return Encoded(vectors, truncated)

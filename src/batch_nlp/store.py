@@ -14,16 +14,19 @@ Labels live in the snapshot and nowhere else, so that no feature can hold one.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import duckdb
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batch_nlp import __version__
@@ -64,6 +67,11 @@ class Usage:
     reused: int = 0
     embedded: int = 0
     truncated: int = 0
+
+    def add(self, other: Usage) -> None:
+        """Add what another process took and added."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
 @dataclass(frozen=True)
@@ -191,13 +199,42 @@ class FeatureStore:
         content = accepted[self.kernel.content]
         keys = self._digests(from_pandas(content, self._content))
         with self.clock.step("store"):
-            known = self._rows.take(keys, self._db)
-        fresh = content[~np.isin(keys, known["key"])].assign(key=keys[~np.isin(keys, known["key"])])
+            known = self._rows.take(keys).to_pandas()
+        made = self._make(content, keys, known["key"])
+        rows = pd.concat([known, made]) if len(known) and len(made) else max(known, made, key=len)
+        return self._with_vectors(rows.set_index("key").loc[keys].reset_index(), accepted.index)
+
+    def keep(self, accepted: pd.DataFrame) -> npt.NDArray[Any]:
+        """Compute and keep the features that the store lacks, and read none that it has.
+
+        Parameters
+        ----------
+        accepted : DataFrame
+            Rows that meet the kernel's contract.
+
+        Returns
+        -------
+        ndarray of str of shape (n_rows,)
+            The key of each row's content, under which the store has its features.
+        """
+        content = accepted[self.kernel.content]
+        keys = self._digests(from_pandas(content, self._content))
+        with self.clock.step("store"):
+            known = self._rows.take(keys, columns=["key", "text_key"]).to_pandas()
+        made = self._make(content, keys, known["key"])
+        if self.kernel.n_dims:
+            self._keep_vectors(made, known)
+        return keys
+
+    def _make(
+        self, content: pd.DataFrame, keys: npt.NDArray[Any], known: pd.Series
+    ) -> pd.DataFrame:
+        """Compute the rows whose keys are not known, each key once."""
+        new = ~pd.Series(keys).isin(known).to_numpy()
+        fresh = content[new].assign(key=keys[new])
         self.usage.reused += len(content) - len(fresh)
         self.usage.computed += len(fresh)
-        made = self._derive(fresh.drop_duplicates("key"))
-        rows = pd.concat([known, made]) if len(known) else made
-        return self._with_vectors(rows.set_index("key").loc[keys].reset_index(), accepted.index)
+        return self._derive(fresh.drop_duplicates("key"))
 
     def read(self, manifest: Manifest, *, batch_rows: int, newest: int) -> Iterator[pd.DataFrame]:
         """Give the messages of a snapshot with their features, in order.
@@ -224,14 +261,14 @@ class FeatureStore:
         snapshot = pq.read_table(self.folder / manifest.snapshot).to_pandas()
         if len(snapshot) > newest:
             found = pd.concat(
-                self._rows.take(chunk["key"].to_numpy(), self._db, columns=["key", "date"])
+                self._rows.take(chunk["key"].to_numpy(), columns=["key", "date"]).to_pandas()
                 for chunk in _chunks(snapshot, batch_rows)
             )
             dates = found.drop_duplicates("key").set_index("key")["date"]
             order = snapshot["key"].map(dates) if manifest.dated else snapshot.index.to_series()
             snapshot = snapshot.loc[order.sort_values(kind="stable").index[-newest:].sort_values()]
         for chunk in _chunks(snapshot, batch_rows):
-            rows = self._rows.take(chunk["key"].to_numpy(), self._db).set_index("key")
+            rows = self._rows.take(chunk["key"].to_numpy()).to_pandas().set_index("key")
             gone = ~chunk["key"].isin(rows.index)
             if gone.any():
                 message = (
@@ -252,6 +289,9 @@ class FeatureStore:
 
     def _derive(self, fresh: pd.DataFrame) -> pd.DataFrame:
         """Compute and keep the features of rows with distinct keys."""
+        if fresh.empty:
+            nothing: pd.DataFrame = self._row_schema.empty_table().to_pandas()
+            return nothing
         derived = self.kernel.derive(fresh, self.clock)
         texts = derived[[self.kernel.embedder.column]]
         text_schema = pa.schema([(self.kernel.embedder.column, pa.string())])
@@ -270,81 +310,154 @@ class FeatureStore:
         if not self.kernel.n_dims:
             return features
         with self.clock.step("store"):
-            known = self._vectors.take(rows["text_key"].to_numpy(), self._db)
-        fresh = rows[~rows["text_key"].isin(known["text_key"])].drop_duplicates("text_key")
-        made = self._embed(fresh)
-        both = pd.concat([known, made]) if len(known) else made
-        place = pd.Series(range(len(both)), index=both["text_key"]).loc[rows["text_key"]]
-        vectors = (
-            np.stack(both["vector"].to_list())[place]
-            if len(both)
-            else np.empty((0, self.kernel.n_dims), "float32")
-        )
-        return features.join(self.kernel.embedder.vector_frame(vectors, index))
+            known = self._vectors.take(rows["text_key"].to_numpy())
+        made = self._embed(rows, known["text_key"])
+        keys = [*known["text_key"].to_pylist(), *made["text_key"].to_pylist()]
+        vectors = np.vstack([self._matrix(known), self._matrix(made)])
+        place = pd.Index(keys).get_indexer(pd.Index(rows["text_key"]))
+        return features.join(self.kernel.embedder.vector_frame(vectors[place], index))
 
-    def _embed(self, fresh: pd.DataFrame) -> pd.DataFrame:
-        """Embed and keep rows of distinct texts."""
+    def _keep_vectors(self, made: pd.DataFrame, known: pd.DataFrame) -> None:
+        """Embed the texts of rows just made, and of known ones whose embeddings have gone."""
+        columns = ["key", "text_key", self.kernel.embedder.column]
+        with self.clock.step("store"):
+            keys = pd.concat([made["text_key"], known["text_key"]]).to_numpy()
+            there = self._vectors.take(keys, columns=["text_key"])["text_key"]
+            lost = known[~known["text_key"].isin(there.to_pylist())]
+            again = self._rows.take(lost["key"].to_numpy(), columns=columns).to_pandas()
+        self._embed(pd.concat([made[columns], again]) if len(again) else made, there)
+
+    def _matrix(self, table: pa.Table) -> npt.NDArray[np.float32]:
+        flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return np.asarray(flat, np.float32).reshape(-1, self.kernel.n_dims)
+
+    def _embed(self, rows: pd.DataFrame, known: pa.ChunkedArray) -> pa.Table:
+        """Embed and keep the texts that are not known, each once."""
+        fresh = rows[~rows["text_key"].isin(known.to_pylist())].drop_duplicates("text_key")
+        if fresh.empty:
+            return self._vector_schema.empty_table()
         texts = fresh[self.kernel.embedder.column].to_numpy()
         with self.clock.step("embed"):
             vectors, truncated = self.kernel.embedder.encode_distinct(texts)
         self.usage.embedded += len(texts)
         self.usage.truncated += int(truncated.sum())
-        made = pd.DataFrame(
-            {
-                "text_key": fresh["text_key"].to_numpy(),
-                "vector": pd.Series(list(vectors), dtype=object),
-            }
+        flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+        made = pa.table(
+            [
+                pa.array(fresh["text_key"].to_numpy(), pa.string()),
+                pa.FixedSizeListArray.from_arrays(flat, self.kernel.n_dims),
+            ],
+            schema=self._vector_schema,
         )
         with self.clock.step("store"):
-            self._vectors.add(from_pandas(made, self._vector_schema))
+            self._vectors.add(made)
         return made
 
 
 class _Parts:
-    """A folder of Parquet files with distinct keys, to which files are added whole."""
+    """A folder of Parquet files with distinct keys, to which files are added whole.
+
+    Digests of the keys are held in memory, 12 bytes for each, so that only those files are read
+    that have what is asked for. Files that other runs and processes add are found as they come.
+    """
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
         self.folder = folder
         self.schema = schema
         self.key = schema.names[0]
+        self._files: list[Path] = []
+        self._digests = np.empty(0, np.uint64)
+        self._places = np.empty(0, np.uint32)
+        self._used: set[int] = set()
 
     def add(self, table: pa.Table) -> None:
+        """Keep rows; their keys must be distinct."""
         if table.num_rows:
             with ParquetSink(self.folder / f"{uuid4().hex}.parquet", self.schema) as sink:
                 sink.write(table)
 
-    def take(
-        self,
-        keys: np.ndarray,
-        db: duckdb.DuckDBPyConnection,
-        *,
-        columns: Sequence[str] | None = None,
-    ) -> pd.DataFrame:
+    def take(self, keys: npt.NDArray[Any], *, columns: Sequence[str] | None = None) -> pa.Table:
         """Give the rows that hold one of `keys`, each key once."""
         names = list(columns or self.schema.names)
+        self._find_files()
+        wanted = pa.array(keys, pa.string()).unique()
+        found = [pa.schema([self.schema.field(name) for name in names]).empty_table()]
+        for place in self._places_of(_hashed(wanted)):
+            part = self._read(place, names)
+            found.append(part.filter(pc.is_in(part[self.key], value_set=wanted)))
+        rows = pa.concat_tables(found)
+        if rows.num_rows > 1 and len(found) > 2:
+            # Two runs at once may both have added a key; what they added is the same.
+            again = pd.Series(rows[self.key].to_pandas()).duplicated().to_numpy()
+            rows = rows.filter(pa.array(~again)) if again.any() else rows
+        return rows
+
+    def _find_files(self) -> None:
+        """Take the keys of files that have come since the last time into the index."""
+        known = set(self._files)
+        for path in sorted(set(self.folder.glob("*.parquet")) - known):
+            self._files.append(path)
+            digests = np.sort(_hashed(self._read(len(self._files) - 1, [self.key])[self.key]))
+            at = np.searchsorted(self._digests, digests)
+            self._digests = np.insert(self._digests, at, digests)
+            self._places = np.insert(self._places, at, len(self._files) - 1)
+
+    def _places_of(self, digests: npt.NDArray[np.uint64]) -> list[int]:
+        """Give the files that hold one of some digests."""
+        first = np.searchsorted(self._digests, digests, "left")
+        last = np.searchsorted(self._digests, digests, "right")
+        held: set[int] = set()
+        while (has := first < last).any():
+            first, last = first[has], last[has]
+            held.update(np.unique(self._places[first]).tolist())
+            first = first + 1
+        return sorted(held)
+
+    def _read(self, place: int, names: list[str]) -> pa.Table:
         schema = pa.schema([self.schema.field(name) for name in names])
-        files = [str(path) for path in sorted(self.folder.glob("*.parquet"))]
-        db.register("wanted", pa.table({self.key: pa.array(keys, pa.string()).unique()}))
-        # Keys first, alone: the files that hold none of them are then not read at all.
-        relevant = files and [
-            name
-            for (name,) in db.execute(
-                f"SELECT DISTINCT filename FROM read_parquet($1, filename=true) "
-                f"SEMI JOIN wanted USING ({self.key})",
-                [files],
-            ).fetchall()
-        ]
-        if not relevant:
-            nothing: pd.DataFrame = schema.empty_table().to_pandas()
-            return nothing
-        found = db.sql(
-            f"SELECT {', '.join(map(quoted, names))} FROM read_parquet($1) "
-            f"SEMI JOIN wanted USING ({self.key})",
-            params=[sorted(relevant)],
-        )
-        rows: pd.DataFrame = found.to_arrow_table().cast(schema).to_pandas()
-        # Two runs at once may both have added a key; what they added is the same.
-        return rows.drop_duplicates(self.key, ignore_index=True)
+        path = self._files[place]
+        try:
+            if place not in self._used:
+                # When a file was used last decides whether it goes once there are too many.
+                os.utime(path)
+                self._used.add(place)
+            return pq.read_table(path, columns=names, memory_map=True).select(names).cast(schema)
+        except FileNotFoundError:
+            return schema.empty_table()  # another run has made room
+
+
+def _hashed(keys: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    return np.asarray(pd.util.hash_array(keys.to_numpy(zero_copy_only=False), categorize=False))
+
+
+def make_room(folder: Path, limit: int) -> int:
+    """Remove features that have not been used for longest while the store takes too much.
+
+    Parameters
+    ----------
+    folder : Path
+        The store.
+    limit : int
+        Most bytes that its rows and vectors may take.
+
+    Returns
+    -------
+    int
+        How many bytes were removed.
+    """
+    parts = []
+    for path in [*folder.glob("rows/*/*.parquet"), *folder.glob("vectors/*/*.parquet")]:
+        with suppress(FileNotFoundError):
+            about = path.stat()
+            parts.append((about.st_mtime, about.st_size, path))
+    excess = sum(size for _, size, _ in parts) - limit
+    removed = 0
+    for _, size, path in sorted(parts):
+        if removed >= excess:
+            break
+        path.unlink(missing_ok=True)
+        removed += size
+    return removed
 
 
 def _chunks(frame: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:

@@ -70,7 +70,7 @@ def test_few_batches_are_alive_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     watched = replace(table, batches=lambda: blocks.through(table.batches()))
     stream._extraction.source = replace(stream.source, messages=[watched])
     rows = Extraction.rows
-    monkeypatch.setattr(Extraction, "rows", lambda self: batches.through(rows(self)))
+    monkeypatch.setattr(Extraction, "rows", lambda self, n: batches.through(rows(self, n)))
     n_rows = 0
     with stream:
         for frame in stream:

@@ -102,7 +102,7 @@ class ExplainJob:
         clock = Clock()
         folder = paths.layer("09_inference")
         rejected = folder / "explanations_rejected.parquet"
-        stream = RowStream(
+        stream: RowStream[pd.DataFrame] = RowStream(
             source,
             kernel.check,
             engine=engine,
@@ -112,7 +112,10 @@ class ExplainJob:
             targets=False,
         )
         with stream:
-            chosen = self._chosen(logs.progress(stream, what="explain"))
+            rows = logs.progress(
+                stream, what="explain", unit="rows", total=stream.n_rows, done=stream.passed
+            )
+            chosen = self._chosen(rows)
         stream.report(record, "explain")
         turned_away = self._turned_away(chosen, rejected, source)
         stream.require_some(rejected)

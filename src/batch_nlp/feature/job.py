@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
@@ -25,6 +27,8 @@ from batch_nlp.store import (
     SNAPSHOT,
     FeatureStore,
     Manifest,
+    Usage,
+    make_room,
     manifest_of,
     write_manifest,
 )
@@ -93,7 +97,7 @@ class FeatureJob:
             If no row is accepted; the store then delivers what it did before.
         """
         clock = Clock()
-        store = FeatureStore(paths.layer("04_feature"), kernel, clock, engine)
+        folder = paths.layer("04_feature")
         rejected = paths.layer("02_intermediate") / "rejected.parquet"
         snapshot = f"snapshots/{record.run_id}-{len(record.stages)}.parquet"
         stream = RowStream(
@@ -106,23 +110,27 @@ class FeatureJob:
             extracted=paths.layer("02_intermediate") / "extracted.parquet"
             if self.save_layers
             else None,
+            work=_Work(kernel, folder, engine, layers=self.save_layers),
         )
         dated = True
+        usage = Usage()
         with ExitStack() as stack:
             stack.enter_context(stream)
-            delivered = stack.enter_context(ParquetSink(store.folder / snapshot, SNAPSHOT))
+            delivered = stack.enter_context(ParquetSink(folder / snapshot, SNAPSHOT))
             layers = stack.enter_context(_Layers(paths, kernel)) if self.save_layers else None
-            for accepted in logs.progress(stream, what="features"):
-                features = store.features(accepted)
-                labelled = accepted[["id", "stars", "label"]].join(features["key"])
-                delivered.write(from_pandas(labelled, SNAPSHOT))
-                dated = dated and bool(accepted["date"].notna().all())
+            for made in logs.progress(
+                stream, what="features", unit="rows", total=stream.n_rows, done=stream.passed
+            ):
+                delivered.write(made.snapshot)
+                dated = dated and made.dated
+                usage.add(made.usage)
                 if layers is not None:
                     with clock.step("layers"):
-                        layers.write(accepted, features)
+                        layers.write(made)
         stream.report(record, "feature")
         stream.require_some(rejected)
-        self._report(kernel, store, clock, record)
+        self._report(kernel, usage, clock, record)
+        make_room(folder, engine.store_bytes)
         manifest = manifest_of(
             kernel,
             run_id=record.run_id,
@@ -132,14 +140,13 @@ class FeatureJob:
             sources={file: file_digest(file) for file in source.files},
             dated=dated,
         )
-        write_manifest(store.folder, manifest)
+        write_manifest(folder, manifest)
         record.facts["sources"] = dict(manifest.sources)
         record.facts["skipped"] = stream.skipped
         return manifest
 
     @staticmethod
-    def _report(kernel: Kernel, store: FeatureStore, clock: Clock, record: RunRecord) -> None:
-        usage = store.usage
+    def _report(kernel: Kernel, usage: Usage, clock: Clock, record: RunRecord) -> None:
         rows = usage.computed + usage.reused
         passed = Counts(read=rows, delivered=rows)
         for name, _ in kernel.pipeline.steps[:-1]:
@@ -168,6 +175,59 @@ class FeatureJob:
             )
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What a batch adds to the snapshot and to the layers."""
+
+    snapshot: pa.Table
+    dated: bool
+    usage: Usage
+    rows: pa.Table | None = None
+    features: pa.Table | None = None
+
+
+@dataclass
+class _Work:
+    """Puts the features of accepted rows in the store, in any process."""
+
+    kernel: Kernel
+    folder: Path
+    engine: Engine
+    layers: bool
+
+    @cached_property
+    def _store(self) -> FeatureStore:
+        return FeatureStore(self.folder, self.kernel, Clock(), self.engine)
+
+    def __call__(self, accepted: pd.DataFrame, clock: Clock) -> _Made:
+        store = self._store
+        store.clock, store.usage = clock, Usage()
+        rows = features = None
+        if self.layers:
+            made = store.features(accepted)
+            keys = made["key"].to_numpy()
+            rows = from_pandas(accepted, typed_schema(self.kernel.fields))
+            schema = _derived_schema(self.kernel)
+            features = from_pandas(accepted[["id"]].join(made)[schema.names], schema)
+        else:
+            keys = store.keep(accepted)
+        return _Made(
+            from_pandas(accepted[["id", "stars", "label"]].assign(key=keys), SNAPSHOT),
+            bool(accepted["date"].notna().all()),
+            store.usage,
+            rows,
+            features,
+        )
+
+
+def _derived_schema(kernel: Kernel) -> pa.Schema:
+    """Columns that the steps make, beside the id and the text."""
+    made = [name for name in kernel.features.names if name not in kernel.fields]
+    return pa.schema(
+        [("id", pa.string()), *(kernel.features.field(name) for name in ["text", *made])]
+    )
+
+
 class _Layers:
     """Validated rows and derived features, written beside the store for inspection."""
 
@@ -175,12 +235,8 @@ class _Layers:
         self._rows = ParquetSink(
             paths.layer("02_intermediate") / "validated.parquet", typed_schema(kernel.fields)
         )
-        made = [name for name in kernel.features.names if name not in kernel.fields]
         self._features = ParquetSink(
-            paths.layer("03_primary") / "features.parquet",
-            pa.schema(
-                [("id", pa.string()), *(kernel.features.field(name) for name in ["text", *made])]
-            ),
+            paths.layer("03_primary") / "features.parquet", _derived_schema(kernel)
         )
         self._stack = ExitStack()
 
@@ -192,7 +248,6 @@ class _Layers:
     def __exit__(self, *failure: object) -> None:
         self._stack.__exit__(*failure)  # type: ignore[arg-type]
 
-    def write(self, accepted: pd.DataFrame, features: pd.DataFrame) -> None:
-        self._rows.write(from_pandas(accepted, self._rows.schema))
-        own = accepted[["id"]].join(features)
-        self._features.write(from_pandas(own[self._features.schema.names], self._features.schema))
+    def write(self, made: _Made) -> None:
+        self._rows.write(made.rows)
+        self._features.write(made.features)

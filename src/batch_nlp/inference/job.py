@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 from loguru import logger
+from sklearn.pipeline import Pipeline
 
 from batch_nlp.artifact import Artifact
 from batch_nlp.inference.shares import ShareRule, ShareVerdict
@@ -23,8 +27,10 @@ from batch_nlp.rows.extract import Engine, Source
 from batch_nlp.rows.stream import RowStream
 from batch_nlp.schemas import LABELS, PREDICTIONS
 from batch_nlp.settings import Paths
-from batch_nlp.store import FeatureStore
+from batch_nlp.store import FeatureStore, Usage, make_room
 from batch_nlp.tables import ParquetSink, atomic_path, file_digest, from_pandas
+
+SCORED = pa.schema([each for each in PREDICTIONS if each.name not in ("model_version", "run_id")])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +89,7 @@ class InferenceJob:
         clock = Clock()
         folder = paths.layer("09_inference")
         rejected = folder / "rejected.parquet"
-        store = FeatureStore(paths.layer("04_feature"), kernel, clock, engine)
+        features = paths.layer("04_feature")
         stream = RowStream(
             source,
             kernel.check,
@@ -92,32 +98,31 @@ class InferenceJob:
             rejected=rejected,
             clock=clock,
             targets=False,
+            work=_Work(kernel, features, engine, artifact.model_pipeline),
         )
         counts = np.zeros(len(LABELS), dtype=int)
+        usage = Usage()
         with stream:
-            predictions = _Predictions(folder, as_csv=self.csv)
+            predictions = _Predictions(
+                folder, as_csv=self.csv, model_version=artifact.version, run_id=record.run_id
+            )
             with ExitStack() as stack:
-                for accepted in logs.progress(stream, what="inference"):
+                for scored in logs.progress(
+                    stream, what="inference", unit="rows", total=stream.n_rows, done=stream.passed
+                ):
                     if not predictions.is_open:
                         stack.enter_context(predictions)
-                    features = store.features(accepted)
                     with clock.step("predict"):
-                        predicted = predict(artifact.model_pipeline, features.drop(columns="key"))
-                        predictions.write(
-                            predicted.assign(
-                                id=accepted["id"],
-                                model_version=artifact.version,
-                                run_id=record.run_id,
-                            )
-                        )
-                    counts += np.bincount(predicted["prediction"], minlength=len(LABELS))
+                        predictions.write(scored.predictions)
+                    counts += scored.counts
+                    usage.add(scored.usage)
         stream.report(record, "inference")
         stream.require_some(rejected)
         if not self.csv:
             # One of an earlier run would not go with the Parquet file.
             (folder / "predictions.csv").unlink(missing_ok=True)
-        scored = int(counts.sum())
-        usage = store.usage
+        n_scored = int(counts.sum())
+        make_room(features, engine.store_bytes)
         record.stage(
             "inference/features",
             Counts(
@@ -131,7 +136,7 @@ class InferenceJob:
         )
         record.stage(
             "inference/predict",
-            Counts(read=stream.counts["validate"].delivered, delivered=scored),
+            Counts(read=stream.counts["validate"].delivered, delivered=n_scored),
             clock.seconds.get("predict", 0.0),
         )
         verdict = self.shares.judge(counts.tolist(), artifact.card["class_shares"])
@@ -147,12 +152,46 @@ class InferenceJob:
         return [*(name for name, _ in kernel.pipeline.steps[:-1]), "embed", "store"]
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """The predictions of a batch, how many of each class, and what the store was used for."""
+
+    predictions: pa.Table
+    counts: npt.NDArray[np.int64]
+    usage: Usage
+
+
+@dataclass
+class _Work:
+    """Scores accepted rows, in any process."""
+
+    kernel: Kernel
+    folder: Path
+    engine: Engine
+    model: Pipeline
+
+    @cached_property
+    def _store(self) -> FeatureStore:
+        return FeatureStore(self.folder, self.kernel, Clock(), self.engine)
+
+    def __call__(self, accepted: pd.DataFrame, clock: Clock) -> _Scored:
+        store = self._store
+        store.clock, store.usage = clock, Usage()
+        features = store.features(accepted)
+        with clock.step("predict"):
+            predicted = predict(self.model, features.drop(columns="key"))
+        counts = np.bincount(predicted["prediction"], minlength=len(LABELS))
+        predictions = from_pandas(predicted.assign(id=accepted["id"]), SCORED)
+        return _Scored(predictions, counts, store.usage)
+
+
 class _Predictions:
     """The predictions' files; they appear when all of them are written."""
 
-    def __init__(self, folder: Path, *, as_csv: bool) -> None:
+    def __init__(self, folder: Path, *, as_csv: bool, model_version: str, run_id: str) -> None:
         self._sink = ParquetSink(folder / "predictions.parquet", PREDICTIONS)
         self._csv = folder / "predictions.csv" if as_csv else None
+        self._same = {"model_version": model_version, "run_id": run_id}
         self._stack = ExitStack()
         self._writer: Any = None
         self.is_open = False
@@ -170,8 +209,11 @@ class _Predictions:
     def __exit__(self, *failure: object) -> None:
         self._stack.__exit__(*failure)  # type: ignore[arg-type]
 
-    def write(self, predicted: pd.DataFrame) -> None:
-        ordered = predicted[PREDICTIONS.names]
-        self._sink.write(from_pandas(ordered, PREDICTIONS))
+    def write(self, scored: pa.Table) -> None:
+        for name, value in self._same.items():
+            same = pa.repeat(pa.scalar(value, pa.string()), scored.num_rows)
+            scored = scored.append_column(name, same)
+        self._sink.write(scored)
         if self._writer is not None:
-            self._writer.writerows(ordered.itertuples(index=False, name=None))
+            columns = (scored[name].to_pylist() for name in PREDICTIONS.names)
+            self._writer.writerows(zip(*columns, strict=True))

@@ -6,6 +6,7 @@ configuration, and no frame of the whole data set is ever built.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,6 +34,7 @@ from batch_nlp.schemas import (
     text_schema,
 )
 from batch_nlp.tables import from_pandas, quoted
+from batch_nlp.workers import cores, own_threads
 
 PART_ROWS = 100_000
 """Rows that are joined at a time, so that a large reference table is not searched too often."""
@@ -41,6 +43,10 @@ SHOWN_CHARACTERS = 200
 """How much of an unreadable line a rejected row shows."""
 
 _ROW_BITS = 40
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?B)")
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+_ROWS_PER_PROCESS = 10_000
+_BATCHES_PER_PROCESS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,18 +62,52 @@ class Engine:
     spill : str or None, default=None
         Folder for what does not fit; None takes one beside the intermediate data.
     batch_rows : int, default=20000
-        Rows in a batch. Results do not depend on it; peak memory does.
+        Most rows in a batch. Results do not depend on it; peak memory does.
+    processes : int or None, default=None
+        Processes that validate, derive, embed and predict; None takes one for each core, where
+        there are so many rows that it pays. Results do not depend on it.
+    store_limit : str, default="20GB"
+        What the feature store may take on disk; beyond it, what has not been used for longest
+        goes.
     """
 
     threads: int | None = None
     memory_limit: str = "1GB"
     spill: str | None = None
     batch_rows: int = 20_000
+    processes: int | None = None
+    store_limit: str = "20GB"
 
     def __post_init__(self) -> None:
+        if self.processes is not None and self.processes < 1:
+            message = f"engine.processes must be at least 1 or null, got {self.processes}."
+            raise InputError(message)
+        if not _SIZE.fullmatch(self.store_limit):
+            shown = repr(self.store_limit)
+            message = f"engine.store_limit must be a size such as 500MB or 20GB, got {shown}."
+            raise InputError(message)
         if self.batch_rows < 1:
             message = f"engine.batch_rows must be at least 1, got {self.batch_rows}."
             raise InputError(message)
+
+    @property
+    def store_bytes(self) -> int:
+        """`store_limit` in bytes."""
+        number, unit = _SIZE.fullmatch(self.store_limit).groups()  # type: ignore[union-attr]
+        return int(float(number) * 1000 ** _UNITS.index(unit))
+
+    def processes_for(self, n_rows: int) -> int:
+        """Give how many processes work on so many rows."""
+        if self.processes is not None:
+            return self.processes
+        return max(1, min(cores(), n_rows // _ROWS_PER_PROCESS))
+
+    def batch_rows_for(self, n_rows: int, processes: int) -> int:
+        """Give how many rows a batch has, so that each process gets some batches."""
+        if processes == 1:
+            return self.batch_rows
+        fair = -(-n_rows // (_BATCHES_PER_PROCESS * processes))
+        return max(1, min(self.batch_rows, fair))
 
     def connect(self, *, spill: Path | None = None) -> duckdb.DuckDBPyConnection:
         """Start DuckDB, its tables in memory, within these limits.
@@ -83,12 +123,11 @@ class Engine:
             If DuckDB refuses a value.
         """
         settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": self.memory_limit
+            "memory_limit": self.memory_limit,
+            "threads": own_threads() if self.threads is None else self.threads,
         }
         if spill is not None:
             settings["temp_directory"] = str(spill)
-        if self.threads is not None:
-            settings["threads"] = self.threads
         try:
             return duckdb.connect(config=settings)
         except duckdb.Error as error:
@@ -233,8 +272,13 @@ class Extraction:
         """Give the rows set aside so far, unreadable ones and duplicates, as `REJECTED`."""
         yield from self._batches('SELECT * FROM rejected ORDER BY source, "row"')
 
-    def rows(self) -> Iterator[pa.RecordBatch]:
+    def rows(self, batch_rows: int | None = None) -> Iterator[pa.RecordBatch]:
         """Give the joined rows as text, in input order.
+
+        Parameters
+        ----------
+        batch_rows : int, optional
+            Rows of each batch but the last; by default the engine's.
 
         Yields
         ------
@@ -247,7 +291,7 @@ class Extraction:
             If a file is no longer what it was when it was read for the first time.
         """
         given = 0
-        for batch in _batched(self._joined(), self.engine.batch_rows):
+        for batch in _batched(self._joined(), batch_rows or self.engine.batch_rows):
             given += batch.num_rows
             yield batch
         if given != self.n_rows:
@@ -277,15 +321,15 @@ class Extraction:
                     name = joined_name(table, column)
                     columns[name] = f"coalesce(m.{quoted(name)}, {table}.{quoted(column)})"
         left = self.n_rows
-        for position, table in enumerate(self.source.messages):
-            batches = iter(table.batches())
+        for position, file in enumerate(self.source.messages):
+            batches = iter(file.batches())
             while left and (first := next(batches, None)):
-                with self._incoming(table, _limited(first, batches, PART_ROWS)):
+                with self._incoming(file, _limited(first, batches, PART_ROWS)):
                     self._run(
                         f"""
                         CREATE OR REPLACE TABLE part AS
-                        SELECT {_seq(position)} AS seq, {_texts(table, names)}
-                        FROM {table.relation} WHERE {table.problem} IS NULL
+                        SELECT {_seq(position)} AS seq, {_texts(file, names)}
+                        FROM {file.relation} WHERE {file.problem} IS NULL
                         """
                     )
                 within = "BETWEEN (SELECT min(seq) FROM part) AND (SELECT max(seq) FROM part)"
@@ -489,7 +533,7 @@ def rejections(frame: pd.DataFrame, failures: pd.DataFrame, key: str) -> pa.Tabl
 
 
 def _seq(position: int) -> str:
-    """Number the rows of a file so that all files' rows sort in input order, as SQL."""
+    """Give the SQL for a row's number, by which the rows of all files sort in input order."""
     return f'({position}::BIGINT << {_ROW_BITS}) + "row"'
 
 

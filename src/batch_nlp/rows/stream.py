@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +19,44 @@ from batch_nlp.rows.extract import Engine, Extraction, Source, rejections
 from batch_nlp.rows.validate import Verdict
 from batch_nlp.schemas import REJECTED, text_schema
 from batch_nlp.tables import ParquetSink
+from batch_nlp.workers import mapped
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _Passed(Generic[Result]):
+    """What became of a batch: counts, failures, and what was made of the rows that passed."""
+
+    read: int
+    delivered: int
+    rejected: pa.Table
+    result: Result | None
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Door(Generic[Result]):
+    """Holds a batch against the contract, and does the work on what passes, in any process."""
+
+    check: Callable[[pd.DataFrame], Verdict]
+    names: Mapping[str, str]
+    work: Callable[[pd.DataFrame, Clock], Result] | None
+
+    def __call__(self, batch: pa.RecordBatch) -> _Passed[Result]:
+        clock = Clock()
+        with clock.step("validate"):
+            frame = batch.to_pandas()
+            verdict = self.check(frame)
+            failures = verdict.failures.assign(
+                column=verdict.failures["column"].replace(dict(self.names))
+            )
+            rejected = rejections(frame, failures, "id")
+        accepted = verdict.accepted
+        result: Any = accepted if len(accepted) else None
+        if self.work is not None and len(accepted):
+            result = self.work(accepted, clock)
+        return _Passed(len(frame), len(accepted), rejected, result, clock.seconds)
 
 
 class Record(Protocol):
@@ -30,8 +69,8 @@ class Record(Protocol):
         ...
 
 
-class RowStream:
-    """Accepted rows of a source, in input order, a batch at a time.
+class RowStream(Generic[Result]):
+    """Accepted rows of a source, in input order, a batch at a time, and some work done on each.
 
     Use it as a context manager and iterate over it once; the rejected file is complete when
     the block ends.
@@ -54,6 +93,9 @@ class RowStream:
         Whether ratings and labels are read.
     extracted : Path, optional
         File for the rows as they enter validation.
+    work : callable, optional
+        What to do with the accepted rows of a batch, given a clock for its steps; where there
+        are many rows it is done in several processes. None passes the rows on.
 
     Attributes
     ----------
@@ -74,12 +116,14 @@ class RowStream:
         clock: Clock,
         targets: bool = True,
         extracted: Path | None = None,
+        work: Callable[[pd.DataFrame, Clock], Result] | None = None,
     ) -> None:
         self.source = source
-        self.check = check
+        self.engine = engine
         self.clock = clock
         self.counts: dict[str, Counts] = {}
         self.skipped = 0
+        self._door: _Door[Result] = _Door(check, source.names, work)
         self._extraction = Extraction(source, engine, spill, targets=targets)
         self._rejected = ParquetSink(rejected, REJECTED)
         self._extracted = extracted
@@ -99,30 +143,46 @@ class RowStream:
     def __exit__(self, *failure: object) -> None:
         self._stack.__exit__(*failure)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[pd.DataFrame]:
-        """Give the accepted rows, typed."""
+    @property
+    def n_rows(self) -> int:
+        """Rows that come to the door, known once the block is entered."""
+        return self._extraction.n_rows
+
+    def passed(self) -> int:
+        """Give how many rows have been at the door so far."""
+        return self.counts["validate"].read if "validate" in self.counts else 0
+
+    @property
+    def processes(self) -> int:
+        """Processes that do the work, known once the block is entered."""
+        return 1 if self._door.work is None else self.engine.processes_for(self.n_rows)
+
+    def __iter__(self) -> Iterator[Result]:
+        """Give what `work` made of the accepted rows of each batch."""
         counts = self.counts["validate"] = Counts()
+        with closing(self._batches()) as batches:
+            for passed in mapped(self._door, batches, processes=self.processes):
+                self.clock.add(passed.seconds)
+                self._rejected.write(passed.rejected)
+                counts.read += passed.read
+                counts.delivered += passed.delivered
+                counts.rejected += passed.read - passed.delivered
+                if passed.result is not None:
+                    yield passed.result
+
+    def _batches(self) -> Generator[pa.RecordBatch]:
+        rows = self._extraction.rows(self.engine.batch_rows_for(self.n_rows, self.processes))
         with ExitStack() as stack:
             layer = None
             if self._extracted is not None:
                 where = [REJECTED.field("source"), REJECTED.field("row")]
                 schema = pa.schema([*where, *text_schema(list(self.source.fields))])
                 layer = stack.enter_context(ParquetSink(self._extracted, schema))
-            for batch in self.clock.timed(self._extraction.rows(), "extract"):
+            for batch in self.clock.timed(rows, "extract"):
                 if layer is not None:
-                    layer.write(batch)
-                with self.clock.step("validate"):
-                    frame = batch.to_pandas()
-                    verdict = self.check(frame)
-                    failures = verdict.failures.assign(
-                        column=verdict.failures["column"].replace(dict(self.source.names))
-                    )
-                    self._rejected.write(rejections(frame, failures, "id"))
-                counts.read += len(frame)
-                counts.delivered += len(verdict.accepted)
-                counts.rejected += len(frame) - len(verdict.accepted)
-                if len(verdict.accepted):
-                    yield verdict.accepted
+                    with self.clock.step("layers"):
+                        layer.write(batch)
+                yield batch
 
     def report(self, record: Record, package: str) -> None:
         """Add the stages of the rows to the run record, and where their ids come from."""
