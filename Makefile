@@ -11,7 +11,8 @@ RUN := $(VENV)/bin/python start_batch_nlp.py
 SOURCES := src tests benchmarks start_batch_nlp.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install run train infer test check format docs sample benchmark-quality clean
+.PHONY: help install run train infer test check format docs sample benchmark-quality \
+	benchmark-scale clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -80,6 +81,12 @@ $(BENCHMARK)/.installed: pyproject.toml $(filter .uv/bin/uv,$(UV))
 benchmark-quality: export OMP_WAIT_POLICY = passive
 benchmark-quality: $(BENCHMARK)/.installed ## accuracy beside the rivals, under 40 minutes; ARGS=--quick: 5
 	$(FIND_LINKS) UV=$(UV) $(BENCHMARK)/bin/python -m benchmarks.quality $(ARGS)
+
+SIZE ?= 100k
+
+benchmark-scale: export OMP_WAIT_POLICY = passive
+benchmark-scale: $(BENCHMARK)/.installed ## cost by number of messages beside plain ways; SIZE=100k, 1m or 7m
+	$(BENCHMARK)/bin/python -m benchmarks.scale --size $(SIZE) $(ARGS)
 
 clean: ## remove the environment, caches and build outputs; data and models stay
 	rm -rf $(VENV) .uv build dist coverage.xml .coverage .pytest_cache .mypy_cache .ruff_cache outputs

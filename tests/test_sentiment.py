@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.base import clone
 
-from batch_nlp import sentiment
+from batch_nlp import sentiment, tokens
 from batch_nlp.errors import ArtifactError, InputError
 from batch_nlp.sentiment import (
     HIGHEST_ACTIVATION,
@@ -23,11 +23,11 @@ from batch_nlp.sentiment import (
     STATISTICS,
     Convolution,
     SentimentEmbedder,
-    Words,
     _network,
     sentences,
     summarize,
 )
+from batch_nlp.tokens import Words
 
 TEXTS = [
     "The soup was cold and the waiter rude.",
@@ -136,7 +136,7 @@ def test_tokens_of_words_are_those_of_the_text(texts: list[str]) -> None:
 def test_words_forgotten_by_one_thread_do_not_come_back_from_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sentiment, "_MOST_CHARACTERS", 12)
+    monkeypatch.setattr(tokens, "_MOST_CHARACTERS", 12)
     words = Words(_network(SHIPPED_NETWORK).words.tokenizer)
     real = words.tokenizer
 
@@ -155,7 +155,7 @@ def test_words_forgotten_by_one_thread_do_not_come_back_from_another(
 
 
 def test_words_are_forgotten_before_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sentiment, "_MOST_CHARACTERS", 12)
+    monkeypatch.setattr(tokens, "_MOST_CHARACTERS", 12)
     words = Words(_network(SHIPPED_NETWORK).words.tokenizer)
     first = words.tokens(["good soup"])
     assert words.tokens(["cold tea"]) != first

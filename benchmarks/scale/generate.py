@@ -13,12 +13,10 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
@@ -252,13 +250,6 @@ def generate(folder: Path, n_reviews: int, *, processes: int | None = None) -> d
             for lines in mapped(block, range(n_blocks), processes=many):
                 stream.write(lines)
     return written
-
-
-def first_reviews(path: Path, n: int) -> Iterator[dict[str, Any]]:
-    """Read the first reviews of a generated file."""
-    with path.open(encoding="utf-8") as stream:
-        for line, _ in zip(stream, range(n), strict=False):
-            yield json.loads(line)
 
 
 if __name__ == "__main__":

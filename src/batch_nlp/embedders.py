@@ -27,6 +27,7 @@ from sklearn.base import BaseEstimator
 
 from batch_nlp.errors import ArtifactError, InputError
 from batch_nlp.tables import digest, file_digest
+from batch_nlp.tokens import Words, reads_word_by_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -565,6 +566,7 @@ def _check_digests(folder: Path, stated: Mapping[str, str], found: Mapping[str, 
 
 class _StaticModel(NamedTuple):
     tokenizer: Any
+    words: Words | None
     unknown: int | None
     vectors: NDArray[np.float32]
     normalize: bool
@@ -574,10 +576,11 @@ class _StaticModel(NamedTuple):
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         from scipy.sparse import csr_array  # noqa: PLC0415
 
-        tokens = [
-            encoding.ids
-            for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        ]
+        if self.words is not None:
+            tokens = self.words.tokens(texts)
+        else:
+            encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            tokens = [encoding.ids for encoding in encodings]
         read = [ids[:max_tokens] for ids in tokens]
         columns = np.fromiter(chain.from_iterable(read), dtype=np.int32)
         known = columns != self.unknown
@@ -617,7 +620,9 @@ def _static_model(folder: Path) -> _StaticModel:
         vectors = vectors[model.token_mapping]
     if model.weights is not None:
         vectors = vectors * np.asarray(model.weights, dtype=np.float32)[:, None]
-    return _StaticModel(model.tokenizer, model.unk_token_id, vectors, model.normalize)
+    model.tokenizer.no_padding()
+    words = Words(model.tokenizer) if reads_word_by_word(model.tokenizer) else None
+    return _StaticModel(model.tokenizer, words, model.unk_token_id, vectors, model.normalize)
 
 
 @contextmanager

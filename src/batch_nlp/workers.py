@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import pickle
@@ -119,7 +120,14 @@ def _prepare(pickled: bytes, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(dict.fromkeys(_THREADS, str(threads)))
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # What it holds is let go before the libraries are, or some of them complain.
+    atexit.register(_forget)
     _function = pickle.loads(pickled)  # noqa: S301  from the process that started this one
+
+
+def _forget() -> None:
+    global _function  # noqa: PLW0603
+    _function = None
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,282 @@
+"""What the program takes for many messages, beside the plain ways: ``make benchmark-scale``.
+
+python -m benchmarks.scale --size 1m
+python -m benchmarks.scale --size 7m --only generate rows
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks.scale import report
+from benchmarks.scale.generate import files, generate
+from benchmarks.scale.measure import FailedError, taken
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "start_batch_nlp.py"
+SIZES = {"100k": 100_000, "1m": 1_000_000, "7m": 6_990_280}
+TRAINING_ROWS = 4_000
+EMBEDDED = {"static": 40_000, "sentiment": 20_000, "sentence": 256}
+NEW_IN = 100
+"""One of so many rows is new in the incremental run."""
+
+Measure = dict[str, Any]
+
+
+@dataclass
+class Bench:
+    """Measures on a data set of one size; what is there from an earlier call stays.
+
+    Parameters
+    ----------
+    size : int
+        Reviews.
+    folder : Path
+        Where data, runs and results go.
+    inference_rows : int
+        Messages to score.
+    """
+
+    size: int
+    folder: Path
+    inference_rows: int
+
+    def __post_init__(self) -> None:
+        self.results = self.folder / "results.json"
+        self.measures: dict[str, Measure] = (
+            json.loads(self.results.read_text()) if self.results.exists() else {}
+        )
+
+    @cached_property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def root(self) -> Path:
+        """Of the runs that score: a small model is trained there first."""
+        return self.folder / "root"
+
+    def keep(self, name: str, measure: Callable[[], Measure]) -> None:
+        if name in self.measures:
+            return
+        print(f"{name} ...", flush=True)
+        try:
+            self.measures[name] = measure()
+        except FailedError as error:
+            self.measures[name] = {"failed": str(error).splitlines()[-1][:200]}
+            print(error)
+        self.results.parent.mkdir(parents=True, exist_ok=True)
+        self.results.write_text(json.dumps(self.measures, indent=1))
+        print(f"  {report.line(self.measures[name])}", flush=True)
+
+    def work(self, name: str, n: int | None = None) -> Measure:
+        """Measure one of the works of `benchmarks.scale.worker`."""
+        target = self.folder / "target"
+        arguments = [name, str(self.data), str(target), str(n or self.size)]
+        took = taken([sys.executable, "-m", "benchmarks.scale.worker", *arguments])
+        shutil.rmtree(target, ignore_errors=True)
+        said = json.loads(took.output.splitlines()[-1])
+        return _measure(took, said["rows"], said["seconds"])
+
+    def program(self, *overrides: str, root: Path, rows: int) -> Measure:
+        """Measure a run of the program, the start of Python included."""
+        tables = files(self.data)
+        took = taken(
+            [
+                sys.executable,
+                str(SCRIPT),
+                "dataset=yelp",
+                f"dataset.user={tables['user']}",
+                f"dataset.business={tables['business']}",
+                f"paths.root={root}",
+                "logs.level=WARNING",
+                *overrides,
+            ],
+            allowed=(0, 3),
+        )
+        newest = max((root / "data" / "08_reporting" / "runs").glob("*/run.json"))
+        stages = json.loads(newest.read_text())["stages"]
+        seconds = {name: stage["seconds"] for name, stage in stages.items()}
+        return _measure(took, rows, took.seconds) | {"stages": seconds}
+
+    # What is measured, in order.
+
+    def generate(self) -> None:
+        def measure() -> Measure:
+            shutil.rmtree(self.data, ignore_errors=True)
+            command = [sys.executable, "-m", "benchmarks.scale.generate", str(self.data)]
+            took = taken([*command, str(self.size)])
+            size = sum(path.stat().st_size for path in files(self.data).values())
+            return _measure(took, self.size, took.seconds) | {"bytes": size}
+
+        self.keep("generate", measure)
+        generate(self.data, self.size)
+
+    def rows(self) -> None:
+        self.keep("rows: ours", lambda: self.work("rows_ours"))
+        self.keep("rows: bare DuckDB", lambda: self.work("rows_duckdb"))
+        if find_spec("polars"):
+            self.keep("rows: Polars streaming", lambda: self.work("rows_polars"))
+        if self.size <= SIZES["1m"]:
+            self.keep("rows: pandas", lambda: self.work("rows_pandas"))
+
+    def features(self) -> None:
+        review = files(self.data)["review"]
+        root = self.folder / "features"
+        plain = (
+            "pipeline=feature",
+            f"dataset.review={review}",
+            "embedder=none",
+            "feature.save_layers=false",
+        )
+
+        def part() -> Measure:
+            shutil.rmtree(root, ignore_errors=True)
+            most = self.size - self.size // NEW_IN
+            return self.program(*plain, f"dataset.max_reviews={most}", root=root, rows=most)
+
+        def whole() -> Measure:
+            return self.program(*plain, root=root, rows=self.size)
+
+        self.keep("features: all new (99 % of the rows)", part)
+        self.keep("features: 1 % new", whole)
+        few = min(self.size, 100_000)
+        self.keep("features: scikit-learn on a frame", lambda: self.work("features_frame", few))
+        shutil.rmtree(root, ignore_errors=True)
+
+    def embedding(self) -> None:
+        few = min(self.size, EMBEDDED["static"])
+        self.keep("embed: static", lambda: self.work("embed_static", few))
+        self.keep("embed: the static tokenizer alone", lambda: self.work("tokenizer_alone", few))
+        few = min(self.size, EMBEDDED["sentiment"])
+        self.keep("embed: sentiment (default)", lambda: self.work("embed_sentiment", few))
+        if find_spec("sentence_transformers"):
+            few = EMBEDDED["sentence"]
+            self.keep("embed: sentence", lambda: self.work("embed_sentence", few))
+            self.keep(
+                "embed: SentenceTransformer.encode", lambda: self.work("sentence_transformers", few)
+            )
+
+    def inference(self) -> None:
+        review = files(self.data)["review"]
+        new = self.folder / "new.json"
+
+        def train() -> Measure:
+            shutil.rmtree(self.root, ignore_errors=True)
+            return self.program(
+                "pipeline=full",
+                "pipeline.on_skew=report",
+                f"dataset.review={review}",
+                f"dataset.max_reviews={TRAINING_ROWS}",
+                "feature.save_layers=false",
+                # Stars are drawn by lot here: no model is good.
+                "training.thresholds.f1_macro=0",
+                "training.thresholds.recall_macro=0",
+                root=self.root,
+                rows=TRAINING_ROWS,
+            )
+
+        def score() -> Measure:
+            if self.inference_rows < self.size:
+                with review.open(encoding="utf-8") as all_of_them, new.open("w") as stream:
+                    stream.writelines(islice(all_of_them, self.inference_rows))
+            chosen = new if self.inference_rows < self.size else review
+            return self.program(
+                "pipeline=inference",
+                "pipeline.on_skew=report",
+                f"inference.source={chosen}",
+                root=self.root,
+                rows=self.inference_rows,
+            )
+
+        self.keep("train a small model", train)
+        self.keep("inference: all new", score)
+        self.keep("inference: all in the store", score)
+
+    def start(self) -> None:
+        few = self.folder / "ten.json"
+        review = files(self.data)["review"]
+        with review.open(encoding="utf-8") as every, few.open("w", encoding="utf-8") as stream:
+            stream.writelines(islice(every, 10))
+        root = self.folder / "start"
+
+        def help_() -> Measure:
+            took = taken([sys.executable, str(SCRIPT), "--help"])
+            return _measure(took, 0, took.seconds)
+
+        def ten() -> Measure:
+            shutil.rmtree(root, ignore_errors=True)
+            common = ("dataset=messages", "embedder=static", f"paths.root={root}")
+            taken(
+                [
+                    sys.executable,
+                    str(SCRIPT),
+                    "dataset=sample",
+                    "embedder=static",
+                    f"paths.root={root}",
+                ],
+                allowed=(0, 3),
+            )
+            command = ["pipeline=inference", f"inference.source={few}", *common]
+            names = ["dataset.columns.id=review_id"]
+            taken([sys.executable, str(SCRIPT), *command, *names], allowed=(0, 3))
+            took = taken([sys.executable, str(SCRIPT), *command, *names], allowed=(0, 3))
+            return _measure(took, 10, took.seconds)
+
+        self.keep("start: --help", help_)
+        self.keep("start: inference on 10 known messages, static", ten)
+
+
+PARTS = ("generate", "rows", "features", "embedding", "inference", "start")
+
+
+def _measure(took: Any, rows: int, seconds: float) -> Measure:
+    facts = asdict(took)
+    facts.pop("output")
+    return facts | {"rows": rows, "seconds": seconds}
+
+
+def n_of(size: str) -> int:
+    """Read a size: 100k, 1m, 7m (all of Yelp's 6,990,280) or a number."""
+    if size in SIZES:
+        return SIZES[size]
+    if not re.fullmatch(r"[1-9]\d*", size):
+        message = f"--size must be {', '.join(SIZES)} or a number, got {size!r}."
+        raise SystemExit(message)
+    return int(size)
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.scale", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--size", default="100k", help="reviews: 100k, 1m, 7m or a number (100k)")
+    add("--only", nargs="+", choices=PARTS, help="parts of it", default=list(PARTS))
+    add("--inference-rows", help="messages to score, as --size (all, at most a million)")
+    add("--fresh", action="store_true", help="measure again what is there")
+    add("--build", type=Path, default=ROOT / "build" / "scale", help="what need not be kept")
+    add("--output", type=Path, default=ROOT / "benchmarks" / "scale" / "results")
+    given = parser.parse_args(arguments)
+    size = n_of(given.size)
+    scored = n_of(given.inference_rows) if given.inference_rows else SIZES["1m"]
+    bench = Bench(size, given.build / given.size, min(size, scored))
+    if given.fresh:
+        bench.measures.clear()
+    for part in PARTS:
+        if part in given.only:
+            getattr(bench, part)()
+    print(report.write(given.output, given.build))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

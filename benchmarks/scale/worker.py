@@ -1,0 +1,258 @@
+"""One piece of work, in a process of its own: ``python -m benchmarks.scale.worker NAME FOLDER``.
+
+It prints how many rows it handled and how many seconds that took, imports not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+REVIEW = ("review_id", "user_id", "business_id", "stars", "useful", "funny", "cool", "text", "date")
+USER = ("user_id", "review_count", "yelping_since", "useful", "funny", "cool", "elite", "fans")
+BUSINESS = ("business_id", "city", "state", "review_count", "is_open", "categories")
+LIMIT = "1GB"
+CHUNK = 100_000
+
+
+def texts_of(folder: Path, n: int) -> list[str]:
+    with (folder / "review.json").open(encoding="utf-8") as stream:
+        return [json.loads(line)["text"] for line in islice(stream, n)]
+
+
+def source_of(folder: Path) -> Any:
+    from batch_nlp.rows.datasets import YelpDataset
+
+    files = {name: str(folder / f"{name}.json") for name in ("review", "user", "business")}
+    return YelpDataset(**files).source()
+
+
+def rows_ours(folder: Path, target: Path, n: int) -> int:
+    """Extract, join, find repeats and write, as the program does it; nothing is validated yet."""
+    import pyarrow as pa
+
+    from batch_nlp.rows.extract import Engine, Extraction
+    from batch_nlp.tables import ParquetSink
+
+    source = source_of(folder)
+    names = [("source", pa.string()), ("row", pa.int64())]
+    schema = pa.schema([*names, *((name, pa.string()) for name in source.fields)])
+    with (
+        Extraction(source, Engine(memory_limit=LIMIT), target / "spill") as extraction,
+        ParquetSink(target / "ours.parquet", schema) as sink,
+    ):
+        for batch in extraction.rows():
+            sink.write(batch)
+    return sink.rows
+
+
+def rows_duckdb(folder: Path, target: Path, n: int) -> int:
+    """Do the same in one bare statement, which checks nothing and forgets the order."""
+    import duckdb
+
+    def table(name: str, columns: tuple[str, ...]) -> str:
+        types = ", ".join(f"'{column}': 'VARCHAR'" for column in columns)
+        return f"read_json('{folder / name}.json', format='newline_delimited', columns={{{types}}})"
+
+    database = duckdb.connect(
+        config={"memory_limit": LIMIT, "temp_directory": str(target / "spill")}
+    )
+    database.execute(
+        f"""
+        COPY (
+            SELECT r.*, u.* EXCLUDE (user_id), b.* EXCLUDE (business_id)
+            FROM (SELECT * FROM {table("review", REVIEW)}
+                  QUALIFY row_number() OVER (PARTITION BY review_id) = 1) r
+            LEFT JOIN {table("user", USER)} u USING (user_id)
+            LEFT JOIN {table("business", BUSINESS)} b USING (business_id)
+        ) TO '{target / "duckdb.parquet"}' (FORMAT parquet, COMPRESSION zstd)
+        """
+    )
+    counted = database.sql(f"SELECT count(*) FROM '{target / 'duckdb.parquet'}'").fetchall()
+    return int(counted[0][0])
+
+
+def rows_pandas(folder: Path, target: Path, n: int) -> int:
+    """Read in chunks, put them together and merge, as the reference does it."""
+    import pandas as pd
+
+    def table(name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+        chunks = pd.read_json(folder / f"{name}.json", lines=True, chunksize=CHUNK)
+        return pd.concat(chunk[list(columns)] for chunk in chunks)
+
+    reviews = table("review", REVIEW).drop_duplicates("review_id")
+    joined = reviews.merge(
+        table("user", USER), how="left", on="user_id", suffixes=("", "_user")
+    ).merge(table("business", BUSINESS), how="left", on="business_id", suffixes=("", "_business"))
+    joined.to_parquet(target / "pandas.parquet", compression="zstd")
+    return len(joined)
+
+
+def rows_polars(folder: Path, target: Path, n: int) -> int:
+    """Do it with Polars' streaming engine."""
+    import polars as pl
+
+    def table(name: str, columns: tuple[str, ...]) -> pl.LazyFrame:
+        return pl.scan_ndjson(folder / f"{name}.json").select(columns)
+
+    joined = (
+        table("review", REVIEW)
+        .unique("review_id")
+        .join(table("user", USER), on="user_id", how="left", suffix="_user")
+        .join(table("business", BUSINESS), on="business_id", how="left", suffix="_business")
+    )
+    joined.sink_parquet(target / "polars.parquet", compression="zstd", engine="streaming")
+    return int(pl.scan_parquet(target / "polars.parquet").select(pl.len()).collect().item())
+
+
+def features_frame(folder: Path, target: Path, n: int) -> int:
+    """Derive the features of one frame in memory with scikit-learn's Pipeline."""
+    import pandas as pd
+    from sklearn.pipeline import make_pipeline
+
+    from batch_nlp.rows.extract import Engine, Extraction
+    from batch_nlp.rows.validate import validate
+    from batch_nlp.transformers import (
+        CategoryGroups,
+        CleanText,
+        DateParts,
+        EliteYears,
+        MissingIndicators,
+        PositiveFlags,
+        Tenure,
+        TextStatistics,
+    )
+
+    source = source_of(folder)
+    with Extraction(source, Engine(), target / "spill") as extraction:
+        frames = [batch.to_pandas() for batch in extraction.rows()]
+    frame = pd.concat(frames[: -(-n // 20_000)], ignore_index=True)
+    pipeline = make_pipeline(
+        CleanText(),
+        TextStatistics(),
+        EliteYears(),
+        PositiveFlags(columns=["useful", "funny", "cool"]),
+        CategoryGroups(),
+        DateParts(),
+        Tenure(),
+        MissingIndicators(columns=["user_id", "business_id", "categories", "date"]),
+    )
+    restart()
+    pipeline.fit_transform(validate(frame, source.fields).accepted)
+    return len(frame)
+
+
+def embed(folder: Path, n: int, embedder: Any) -> int:
+    from batch_nlp.rows.extract import Engine
+    from batch_nlp.workers import mapped
+
+    texts = texts_of(folder, n)
+    chunks = [texts[start : start + 5_000] for start in range(0, n, 5_000)]
+    work = Embed(embedder)
+    processes = Engine().processes_for(n)
+    for warm in mapped(work, [texts[:10]] * processes, processes=processes):
+        assert warm == 10
+    restart()
+    return sum(mapped(work, chunks, processes=processes))
+
+
+class Embed:
+    """Embeds texts; for several processes."""
+
+    def __init__(self, embedder: Any) -> None:
+        self.embedder = embedder
+
+    def __call__(self, texts: list[str]) -> int:
+        return len(self.embedder.encode(texts).vectors)
+
+
+def embed_static(folder: Path, target: Path, n: int) -> int:
+    from batch_nlp.embedders import StaticEmbedder
+
+    return embed(folder, n, StaticEmbedder())
+
+
+def embed_sentiment(folder: Path, target: Path, n: int) -> int:
+    from batch_nlp.sentiment import SentimentEmbedder
+
+    return embed(folder, n, SentimentEmbedder())
+
+
+def tokenizer_alone(folder: Path, target: Path, n: int) -> int:
+    """Make the tokens that the static model needs, and nothing of them."""
+    from tokenizers import Tokenizer
+
+    from batch_nlp.embedders import SHIPPED_MODEL
+
+    texts = texts_of(folder, n)
+    tokenizer = Tokenizer.from_file(str(SHIPPED_MODEL / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.encode_batch_fast(texts[:10], add_special_tokens=False)
+    restart()
+    for start in range(0, n, 1_000):
+        tokenizer.encode_batch_fast(texts[start : start + 1_000], add_special_tokens=False)
+    return n
+
+
+def embed_sentence(folder: Path, target: Path, n: int) -> int:
+    from batch_nlp.embedders import SentenceEmbedder
+
+    texts = texts_of(folder, n)
+    embedder = SentenceEmbedder()
+    embedder.encode(texts[:2])
+    restart()
+    return len(embedder.encode(texts).vectors)
+
+
+def sentence_transformers(folder: Path, target: Path, n: int) -> int:
+    """Call SentenceTransformer.encode as its documentation does."""
+    from sentence_transformers import SentenceTransformer
+
+    from batch_nlp.embedders import sentence_folder
+
+    texts = texts_of(folder, n)
+    model = SentenceTransformer(str(sentence_folder(None)))
+    model.encode(texts[:2])
+    restart()
+    return len(model.encode(texts))
+
+
+WORKS: dict[str, Callable[[Path, Path, int], int]] = {
+    work.__name__: work
+    for work in (
+        rows_ours,
+        rows_duckdb,
+        rows_pandas,
+        rows_polars,
+        features_frame,
+        embed_static,
+        tokenizer_alone,
+        embed_sentiment,
+        embed_sentence,
+        sentence_transformers,
+    )
+}
+
+_started = 0.0
+
+
+def restart() -> None:
+    """Measure from here on: what came before was preparation."""
+    global _started  # noqa: PLW0603
+    _started = perf_counter()
+
+
+def main(name: str, folder: str, target: str, n: str) -> None:
+    Path(target).mkdir(parents=True, exist_ok=True)
+    restart()
+    rows = WORKS[name](Path(folder), Path(target), int(n))
+    print(json.dumps({"rows": rows, "seconds": perf_counter() - _started}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
