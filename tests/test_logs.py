@@ -73,8 +73,26 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(
     assert list(Logs(every=0).progress(iter("ab"), what="features")) == ["a", "b"]
     err = capsys.readouterr().err
     assert "quiet" not in err
-    assert "features: 1 batches done" in err
-    assert "features: 2 batches done" in err
+    assert "features: 1 batches done, " in err
+    assert "features: 2 batches done, " in err
+
+
+def test_progress_says_how_fast_it_is_and_what_is_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Logs().set_up()
+    passed = 0
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    every = Logs(every=30).progress(
+        range(3), what="inference", unit="rows", total=6_000, done=lambda: passed
+    )
+    for _ in every:
+        passed += 2_000
+        now += 20
+    err = capsys.readouterr().err
+    assert err.count("inference:") == 1
+    assert "inference: 4,000 of 6,000 rows done, 100.0 a second, 20 s left" in err
 
 
 def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

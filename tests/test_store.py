@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from sklearn.pipeline import Pipeline
 
@@ -22,6 +24,7 @@ from batch_nlp.store import (
     SNAPSHOT,
     FeatureStore,
     Manifest,
+    make_room,
     manifest_of,
     read_manifest,
     write_manifest,
@@ -238,3 +241,96 @@ def test_two_runs_that_add_the_same_rows_do_no_harm(
     for part in list(tmp_path.rglob("*.parquet")):
         shutil.copy(part, part.with_name("of another run.parquet"))
     pd.testing.assert_frame_equal(FeatureStore(tmp_path, one, Clock()).features(rows), expected)
+
+
+def test_what_is_only_kept_is_what_would_be_given(
+    tmp_path: Path, one: Kernel, asked: list[str]
+) -> None:
+    rows = typed(one, {"text": "a b"}, {"text": "c"}, {"text": "a b", "useful": "1"})
+    store = FeatureStore(tmp_path, one, Clock())
+    keys = store.keep(rows)
+    assert (store.usage.computed, store.usage.embedded) == (3, 2)
+    again = FeatureStore(tmp_path, one, Clock())
+    assert again.keep(rows).tolist() == keys.tolist()
+    assert again.features(rows)["key"].tolist() == keys.tolist()
+    assert (again.usage.computed, again.usage.reused, again.usage.embedded) == (0, 6, 0)
+
+
+def test_embeddings_that_are_gone_are_made_again(
+    tmp_path: Path, one: Kernel, asked: list[str]
+) -> None:
+    rows = typed(one, {"text": "a b"}, {"text": "c"})
+    first = FeatureStore(tmp_path, one, Clock()).features(rows)
+    for path in (tmp_path / "vectors").rglob("*.parquet"):
+        path.unlink()
+    store = FeatureStore(tmp_path, one, Clock())
+    store.keep(rows)
+    assert (store.usage.computed, store.usage.embedded) == (0, 2)
+    pd.testing.assert_frame_equal(FeatureStore(tmp_path, one, Clock()).features(rows), first)
+
+
+def test_what_goes_while_it_is_used_is_made_again(
+    tmp_path: Path, one: Kernel, asked: list[str]
+) -> None:
+    rows = typed(one, {"text": "a"}, {"text": "b"})
+    store = FeatureStore(tmp_path, one, Clock())
+    first = store.features(rows)
+    store.features(rows)
+    make_room(tmp_path, 0)
+    pd.testing.assert_frame_equal(store.features(rows), first)
+    assert asked == ["a", "b", "a", "b"]
+
+
+def test_room_is_made_where_nothing_was_used_for_longest(
+    tmp_path: Path, one: Kernel, asked: list[str]
+) -> None:
+    for hour, text in enumerate("abc"):
+        FeatureStore(tmp_path, one, Clock()).features(typed(one, {"text": text}))
+        for path in tmp_path.rglob("*.parquet"):
+            if path.stat().st_mtime > 10**6:
+                os.utime(path, (hour, hour))
+    FeatureStore(tmp_path, one, Clock()).features(typed(one, {"text": "a"}))
+    sizes = {path: path.stat().st_size for path in tmp_path.rglob("*.parquet")}
+    assert make_room(tmp_path, sum(sizes.values())) == 0
+    assert make_room(tmp_path, sum(sizes.values()) - 1) > 0
+    assert make_room(tmp_path, sum(sizes.values()) * 2 // 3) > 0
+    store = FeatureStore(tmp_path, one, Clock())
+    store.features(typed(one, {"text": "a"}, {"text": "b"}, {"text": "c"}))
+    assert asked == ["a", "b", "c", "b"]
+
+
+def test_a_part_of_the_rows_and_then_all_is_as_all_at_once(
+    tmp_path: Path, one: Kernel, asked: list[str]
+) -> None:
+    rows = typed(one, *({"text": f"{number % 7} x", "useful": str(number)} for number in range(40)))
+
+    def content(store: Path, kind: str) -> pd.DataFrame:
+        frame = pd.concat(map(pd.read_parquet, (store / kind).rglob("*.parquet")))
+        frame = frame.sort_values(frame.columns[0], ignore_index=True)
+        assert frame[frame.columns[0]].is_unique
+        return frame
+
+    FeatureStore(tmp_path / "whole", one, Clock()).keep(rows)
+    parts = FeatureStore(tmp_path / "parts", one, Clock())
+    for part in (rows[:31], rows[20:35], rows):
+        parts.keep(part)
+    for kind in ("rows", "vectors"):
+        pd.testing.assert_frame_equal(
+            content(tmp_path / "parts", kind), content(tmp_path / "whole", kind)
+        )
+
+
+def test_many_files_are_searched_by_an_index(
+    tmp_path: Path, one: Kernel, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        FeatureStore(tmp_path, one, Clock()).keep(typed(one, {"text": f"{number}"}))
+    store = FeatureStore(tmp_path, one, Clock())
+    store.keep(typed(one, {"text": "0"}))
+    read: list[Any] = []
+    whole = pq.read_table
+    monkeypatch.setattr(
+        pq, "read_table", lambda *args, **named: read.append(args) or whole(*args, **named)
+    )
+    store.features(typed(one, {"text": "3"}))
+    assert len(read) == 2

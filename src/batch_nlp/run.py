@@ -16,9 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from batch_nlp.artifact import Artifact, Registry
 from batch_nlp.errors import ArtifactError, BatchNlpError, InputError
-from batch_nlp.explain.job import ExplainJob
 from batch_nlp.feature.job import FeatureJob
-from batch_nlp.inference.job import InferenceJob
 from batch_nlp.inference.shares import ShareVerdict
 from batch_nlp.kernel import Kernel, fields_from_json
 from batch_nlp.logs import Logs
@@ -29,7 +27,9 @@ from batch_nlp.settings import ModelChoice, Paths, PipelineChoice, build, plain,
 from batch_nlp.store import Manifest, read_manifest
 from batch_nlp.tables import digest, write_text
 
-if TYPE_CHECKING:  # built from the configuration, and only where it trains
+if TYPE_CHECKING:  # built from the configuration, and imported only where they are needed
+    from batch_nlp.explain.job import ExplainJob
+    from batch_nlp.inference.job import InferenceJob
     from batch_nlp.training.job import Trained, TrainingJob
     from batch_nlp.training.selection import SelectionJob
 
@@ -133,7 +133,7 @@ class _Run:
         # What is wrong with the last stage is told before the first one runs.
         for stage in self.choice.stages:
             job = build(self.config[stage], stage)
-            if isinstance(job, InferenceJob | ExplainJob) and job.source is not None:
+            if stage in {"inference", "explain"} and job.source is not None:
                 self.dataset.source(job.source)
         if self.choice.on_skew == "retrain":
             self.dataset.source()

@@ -383,6 +383,7 @@ class _Parts:
         wanted = pa.array(keys, pa.string()).unique()
         found = [pa.schema([self.schema.field(name) for name in names]).empty_table()]
         for place in self._places_of(_hashed(wanted)):
+            self._use(place)
             part = self._read(place, names)
             found.append(part.filter(pc.is_in(part[self.key], value_set=wanted)))
         rows = pa.concat_tables(found)
@@ -413,14 +414,17 @@ class _Parts:
             first = first + 1
         return sorted(held)
 
+    def _use(self, place: int) -> None:
+        """Date a file that is used: the last use decides what goes once there is too much."""
+        if place not in self._used:
+            self._used.add(place)
+            with suppress(FileNotFoundError):
+                os.utime(self._files[place])
+
     def _read(self, place: int, names: list[str]) -> pa.Table:
         schema = pa.schema([self.schema.field(name) for name in names])
         path = self._files[place]
         try:
-            if place not in self._used:
-                # When a file was used last decides whether it goes once there are too many.
-                os.utime(path)
-                self._used.add(place)
             return pq.read_table(path, columns=names, memory_map=True).select(names).cast(schema)
         except FileNotFoundError:
             return schema.empty_table()  # another run has made room

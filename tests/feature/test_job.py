@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -242,3 +243,25 @@ def test_averages_that_hold_the_review_change_nothing(
     computed, _, _ = run(synthetic.user, synthetic.business)
     assert computed > 500
     assert run(**changed) == (0, computed, 0)
+
+
+def test_several_processes_leave_what_one_does(features: Callable[..., Any], home: Path) -> None:
+    rows = [
+        {
+            "id": str(i),
+            "text": f"message {i % 23}",
+            "rating": i % 7,
+            "date": f"2020-01-{i % 28 + 1}",
+        }
+        for i in range(60)
+    ]
+    alone = features(rows)
+    expected = snapshot(home)
+    shutil.rmtree(home)
+    record = features(rows, "engine.processes=2", "engine.batch_rows=9")
+    pd.testing.assert_frame_equal(snapshot(home), expected)
+    validated = pd.read_parquet(home / "data" / "02_intermediate" / "validated.parquet")
+    assert validated["id"].tolist() == expected["id"].tolist()
+    for stage, counts in alone["stages"].items():
+        for kind in ("read", "delivered", "rejected", "duplicates"):
+            assert record["stages"][stage][kind] == counts[kind], stage

@@ -126,6 +126,14 @@ def test_alone(
         assert_same(alone, together)
 
 
+def test_in_several_processes(
+    score: Callable[..., pd.DataFrame], lines: list[str], together: pd.DataFrame
+) -> None:
+    found = score(lines, "engine.processes=2", "engine.batch_rows=30")
+    assert found.index.tolist() == together.index.tolist()
+    assert_same(found, together)
+
+
 def test_shuffled(
     score: Callable[..., pd.DataFrame], lines: list[str], together: pd.DataFrame
 ) -> None:

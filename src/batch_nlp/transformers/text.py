@@ -119,11 +119,8 @@ class CleanText(RowLocalStep):
             )
 
     def _derive(self, X: pd.DataFrame) -> Mapping[str, Any]:
-        texts = X[self.column]
-        cleaned = [
-            None if missing else self._clean(text)
-            for text, missing in zip(texts, texts.isna(), strict=True)
-        ]
+        texts = pa.array(X[self.column], pa.string()).to_pylist()
+        cleaned = [None if text is None else self._clean(text) for text in texts]
         return {self.output: pd.array(cleaned, dtype="str")}
 
     def _clean(self, text: str) -> str:
@@ -137,13 +134,16 @@ class CleanText(RowLocalStep):
             # A function, so that a backslash in the replacement means itself.
             replacement = self.replace_urls
             text = _URL.sub(lambda _: replacement, text)
-        text = _CONTROL.sub(" ", text)
-        if not text.isascii():
-            text = _WIDTHLESS.sub("", text)
+        # Of white space, control characters and what has no width, only a space is printable.
+        plain = text.isprintable()
+        if not plain:
+            text = _CONTROL.sub(" ", text)
+            if not text.isascii():
+                text = _WIDTHLESS.sub("", text)
         if self.lowercase:
             text = text.lower()
         if self.collapse_whitespace:
-            text = " ".join(text.split())
+            text = text.strip(" ") if plain and "  " not in text else " ".join(text.split())
         if self.max_characters is not None and len(text) > self.max_characters:
             text = text[: self.max_characters]
             text = text.rstrip() if self.collapse_whitespace else text
@@ -262,8 +262,11 @@ def _count(texts: Sequence[str]) -> NDArray[np.float64]:
     classes = _classes()[codes]
     offsets = np.concatenate([[0], np.cumsum(lengths + 1)])
 
+    owners = np.repeat(np.arange(len(texts)), lengths + 1)
+
     def total(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-        return np.add.reduceat(mask, offsets[:-1], dtype=np.float64)
+        counted = np.bincount(owners[np.flatnonzero(mask)], minlength=len(texts))
+        return counted.astype(np.float64)
 
     def matches(pattern: str) -> NDArray[np.float64]:
         counted = pc.count_substring_regex(rows, pattern=pattern, ignore_case=True)
@@ -280,7 +283,9 @@ def _count(texts: Sequence[str]) -> NDArray[np.float64]:
     word_start = (letter | digit) & ~_shifted(in_word, 1) & ~after_apostrophe
     emoji = (classes == _EMOJI) & ~_shifted(classes == _JOINER, 1)
 
-    n_letters, n_digits, n_words = total(letter), total(digit), total(word_start)
+    # Most characters are letters: the others are fewer to count.
+    n_letters = lengths + 1.0 - total(~letter)
+    n_digits, n_words = total(digit), total(word_start)
     return np.column_stack(
         [
             lengths.astype(np.float64),

@@ -1,0 +1,70 @@
+"""A function mapped by several processes: order, few items alive, and ends of all kinds."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from batch_nlp.errors import BatchNlpError
+from batch_nlp.workers import cores, mapped, own_threads
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_results_come_in_the_order_of_the_items(processes: int) -> None:
+    items = list(range(30))
+    assert list(mapped(float, items, processes=processes)) == items
+    assert not multiprocessing.active_children()
+
+
+def test_no_more_items_are_read_than_two_for_each_process() -> None:
+    read = 0
+
+    def items() -> Iterator[int]:
+        nonlocal read
+        for item in range(12):
+            read += 1
+            yield item
+
+    for n_results, _ in enumerate(mapped(abs, items(), processes=2)):
+        assert read <= n_results + 4
+    assert read == 12
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_the_function_raises_is_raised_here(processes: int) -> None:
+    results = mapped(math.sqrt, [4.0, -1.0, 9.0], processes=processes)
+    assert next(results) == 2.0
+    with pytest.raises(ValueError, match=r"math domain|nonnegative"):
+        list(results)
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_dies_is_told_in_one_line() -> None:
+    with pytest.raises(BatchNlpError, match=r"worker process died.*engine\.processes=1"):
+        list(mapped(os._exit, [3], processes=2))
+    assert not multiprocessing.active_children()
+
+
+def test_processes_end_with_a_loop_that_is_left() -> None:
+    results = mapped(abs, range(100), processes=2)
+    assert next(results) == 0
+    assert multiprocessing.active_children()
+    results.close()  # type: ignore[attr-defined]
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_takes_its_share_of_the_cores() -> None:
+    key = "OMP_NUM_THREADS"
+    shares = set(mapped(os.getenv, [key] * 4, processes=2))
+    assert shares == {str(max(1, cores() // 2))}
+
+
+def test_threads_are_the_cores_or_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert own_threads() == cores()
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert own_threads() == 3
