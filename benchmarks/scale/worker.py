@@ -33,12 +33,14 @@ def source_of(folder: Path) -> Any:
 
 
 def rows_ours(folder: Path, target: Path, n: int) -> int:
-    """Extract, join, find repeats and write, as the program does it; nothing is validated yet."""
+    """Extract, check users and businesses, join, find repeats and write, as the program does it."""
+    import pandera.pandas  # noqa: F401  what the check of users and businesses needs
     import pyarrow as pa
 
     from batch_nlp.rows.extract import Engine, Extraction
     from batch_nlp.tables import ParquetSink
 
+    restart()
     source = source_of(folder)
     names = [("source", pa.string()), ("row", pa.int64())]
     schema = pa.schema([*names, *((name, pa.string()) for name in source.fields)])
@@ -54,6 +56,8 @@ def rows_ours(folder: Path, target: Path, n: int) -> int:
 def rows_duckdb(folder: Path, target: Path, n: int) -> int:
     """Do the same in one bare statement, which checks nothing and forgets the order."""
     import duckdb
+
+    restart()
 
     def table(name: str, columns: tuple[str, ...]) -> str:
         types = ", ".join(f"'{column}': 'VARCHAR'" for column in columns)
@@ -80,6 +84,9 @@ def rows_duckdb(folder: Path, target: Path, n: int) -> int:
 def rows_pandas(folder: Path, target: Path, n: int) -> int:
     """Read in chunks, put them together and merge, as the reference does it."""
     import pandas as pd
+    import pyarrow.parquet  # noqa: F401
+
+    restart()
 
     def table(name: str, columns: tuple[str, ...]) -> pd.DataFrame:
         chunks = pd.read_json(folder / f"{name}.json", lines=True, chunksize=CHUNK)
@@ -96,6 +103,8 @@ def rows_pandas(folder: Path, target: Path, n: int) -> int:
 def rows_polars(folder: Path, target: Path, n: int) -> int:
     """Do it with Polars' streaming engine."""
     import polars as pl
+
+    restart()
 
     def table(name: str, columns: tuple[str, ...]) -> pl.LazyFrame:
         return pl.scan_ndjson(folder / f"{name}.json").select(columns)

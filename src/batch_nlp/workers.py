@@ -107,10 +107,11 @@ def mapped(
         )
         raise BatchNlpError(message) from error
     finally:
-        pool.shutdown(wait=ended, cancel_futures=True)
-        for child in set(multiprocessing.active_children()) - others:
-            child.terminate()
-            child.join()
+        if not ended:
+            # What they are at is of no use any more.
+            for child in set(multiprocessing.active_children()) - others:
+                child.terminate()
+        pool.shutdown(cancel_futures=True)
 
 
 def _prepare(pickled: bytes, threads: int) -> None:
