@@ -9,9 +9,10 @@ import pickle
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
@@ -112,6 +113,26 @@ def mapped(
             for child in set(multiprocessing.active_children()) - others:
                 child.terminate()
         pool.shutdown(cancel_futures=True)
+
+
+def read_ahead(items: Iterable[Item]) -> Generator[Item]:
+    """Give the items, each next one being made by a thread while the last one is in use.
+
+    Examples
+    --------
+    >>> list(read_ahead("ab"))
+    ['a', 'b']
+    """
+    end = object()
+    with closing(_each(items)) as iterator, ThreadPoolExecutor(1) as thread:
+        upcoming: Future[Any] = thread.submit(next, iterator, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = thread.submit(next, iterator, end)
+            yield item
+
+
+def _each(items: Iterable[Item]) -> Generator[Item]:
+    yield from items
 
 
 def _prepare(pickled: bytes, threads: int) -> None:

@@ -33,6 +33,8 @@ CHEAP = (
     "selection.grid.logistic.C=[0.003,0.1,1.0]",
     "training.model.calibration.cv=2",
     "training.model.calibration.decision=argmax",
+    "training.model.learn.text.cv=2",
+    "training.model.learn.text.estimator.vocabulary.max_features=500",
 )
 N_FITS = 2 * 3 + 2 * 3
 """Two candidates and the two settings of the grid that are none of theirs, in three folds."""

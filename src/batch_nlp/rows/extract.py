@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -34,7 +34,7 @@ from batch_nlp.schemas import (
     text_schema,
 )
 from batch_nlp.tables import from_pandas, quoted
-from batch_nlp.workers import cores, own_threads
+from batch_nlp.workers import cores, own_threads, read_ahead
 
 PART_ROWS = 100_000
 """Rows that are joined at a time, so that a large reference table is not searched too often."""
@@ -291,9 +291,11 @@ class Extraction:
             If a file is no longer what it was when it was read for the first time.
         """
         given = 0
-        for batch in _batched(self._joined(), batch_rows or self.engine.batch_rows):
-            given += batch.num_rows
-            yield batch
+        batches = _batched(self._joined(), batch_rows or self.engine.batch_rows)
+        with closing(read_ahead(batches)) as ahead:
+            for batch in ahead:
+                given += batch.num_rows
+                yield batch
         if given != self.n_rows:
             message = (
                 f"{', '.join(self.source.files[:3])} changed while being read: {self.n_rows} rows "
