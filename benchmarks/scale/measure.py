@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-INTERVAL = 0.2
+INTERVAL = 0.5
 """Seconds between two looks at the memory."""
 
 

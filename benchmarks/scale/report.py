@@ -88,7 +88,7 @@ def markdown(frame: pd.DataFrame, stages: Mapping[str, Mapping[str, float]]) -> 
         "characters on average. Times as fast: rows per second over those of the line of its",
         "group that says 1.00, in the same run. Seconds of runs of the program contain the start",
         "of Python and of its processes; those of the other lines are without imports. The peak is",
-        "the largest sum of proportional set sizes of all processes, seen five times a second.",
+        "the largest sum of proportional set sizes of all processes, seen twice a second.",
         "",
     ]
     for size, part in frame.groupby("reviews"):

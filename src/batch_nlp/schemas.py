@@ -268,6 +268,41 @@ def parse(texts: pd.Series, kind: Kind) -> pd.Series:
     return parsed.reindex(codes).set_axis(texts.index)
 
 
+def acceptable(texts: pd.Series, parsed: pd.Series, name: str, field: Field) -> pd.Series:
+    """Tell which values of a column meet its contract.
+
+    Parameters
+    ----------
+    texts : Series of str
+        Values as read.
+    parsed : Series
+        The same with their type (see `parse`).
+    name : str
+        Of the column.
+    field : Field
+        Its contract.
+
+    Returns
+    -------
+    Series of bool, of the same index
+
+    Examples
+    --------
+    >>> texts = pd.Series(["3", "9", None], dtype="str")
+    >>> field = MESSAGE_FIELDS["stars"]
+    >>> acceptable(texts, parse(texts, field.kind), "stars", field).tolist()
+    [True, False, True]
+    """
+    missing = texts.isna()
+    if name == "text":
+        fine = texts.str.strip() != ""
+    elif field.kind in _CHECKS:
+        fine = _CHECKS[field.kind][1](parsed)
+    else:
+        fine = ~missing
+    return fine & ~missing if field.required else fine | missing
+
+
 @cache
 def _contract(fields: tuple[tuple[str, Field], ...]) -> DataFrameSchema:
     import pandera.pandas as pandera  # noqa: PLC0415  a second of start-up, paid when rows come

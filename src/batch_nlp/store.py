@@ -282,9 +282,10 @@ class FeatureStore:
     def _digests(self, table: pa.Table) -> np.ndarray:
         """Give the MD5 of each row, as the row's JSON."""
         row = ", ".join(quoted(name) for name in table.column_names)
-        self._db.register("hashed", table)
-        found = self._db.sql(f"SELECT md5(to_json(row({row}))::VARCHAR) AS digest FROM hashed")
-        digests: np.ndarray = found.to_arrow_table()["digest"].to_numpy()
+        with self.clock.step("store"):
+            self._db.register("hashed", table)
+            found = self._db.sql(f"SELECT md5(to_json(row({row}))::VARCHAR) AS digest FROM hashed")
+            digests: np.ndarray = found.to_arrow_table()["digest"].to_numpy()
         return digests
 
     def _derive(self, fresh: pd.DataFrame) -> pd.DataFrame:

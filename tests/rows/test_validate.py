@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pandera.errors import SchemaErrors
 
 from batch_nlp.rows.validate import FAILURE_COLUMNS, validate
-from batch_nlp.schemas import MESSAGE_FIELDS, USER_FIELDS
+from batch_nlp.schemas import MESSAGE_FIELDS, USER_FIELDS, contract
 
 
 def frame(*rows: dict[str, str | None]) -> pd.DataFrame:
@@ -106,3 +107,33 @@ def test_a_row_alone_fares_as_it_does_among_others(rows: list[dict[str, str | No
         )
         # Accepted or rejected with a reason, and never both.
         assert len(alone.accepted) == int(alone.failures.empty)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                name: st.sampled_from(
+                    [None, "", " ", "0", "1", "3", "7.5", "-1", "x", "2020-01-01"]
+                )
+                for name in MESSAGE_FIELDS
+            }
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_what_passes_is_what_pandera_lets_pass(rows: list[dict[str, str | None]]) -> None:
+    given_rows = pd.DataFrame(rows, dtype="str")
+    failed: set[int] = set()
+    for number in range(len(given_rows)):
+        try:
+            contract(MESSAGE_FIELDS).validate(given_rows.iloc[[number]], lazy=True)
+        except SchemaErrors:
+            failed.add(number)
+    verdict = validate(given_rows, MESSAGE_FIELDS)
+    assert set(verdict.failures.index) == failed
+    assert verdict.accepted.index.tolist() == [
+        number for number in range(len(rows)) if number not in failed
+    ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from batch_nlp.schemas import Field, contract, parse
+from batch_nlp.schemas import Field, acceptable, contract, parse
 
 FAILURE_COLUMNS = ("column", "check", "value")
 
@@ -55,9 +55,21 @@ def validate(frame: pd.DataFrame, fields: Mapping[str, Field]) -> Verdict:
       column                       check value
     1   fans  whole number of at least 0    -1
     """
+    rows = frame.reindex(columns=list(fields)).astype("str")
+    typed = {name: parse(rows[name], field.kind) for name, field in fields.items()}
+    fine = pd.Series(data=True, index=rows.index)
+    for name, field in fields.items():
+        fine &= acceptable(rows[name], typed[name], name, field)
+    found = [] if fine.all() else _failures(rows[~fine], fields)
+    failures = pd.concat(found) if found else pd.DataFrame(columns=list(FAILURE_COLUMNS))
+    accepted = pd.DataFrame(typed, index=rows.index).loc[~rows.index.isin(failures.index)]
+    return Verdict(accepted=accepted, failures=failures.astype("str").sort_index(kind="stable"))
+
+
+def _failures(remaining: pd.DataFrame, fields: Mapping[str, Field]) -> list[pd.DataFrame]:
+    """Have pandera say all that is wrong with rows; few have anything wrong with them."""
     from pandera.errors import SchemaErrors  # noqa: PLC0415  a second of start-up
 
-    remaining = frame.reindex(columns=list(fields)).astype("str")
     found: list[pd.DataFrame] = []
     # One lazy pass does not list every failure (pandera#484): go on until the rest is clean.
     while len(remaining):
@@ -76,13 +88,8 @@ def validate(frame: pd.DataFrame, fields: Mapping[str, Field]) -> Verdict:
                     "check": cases["check"].replace("not_nullable", "not missing").to_numpy(),
                     "value": cases["failure_case"].astype("str").to_numpy(),
                 },
-                index=pd.Index(cases["index"].to_numpy(), dtype=frame.index.dtype),
+                index=pd.Index(cases["index"].to_numpy(), dtype=remaining.index.dtype),
             )
         )
         remaining = remaining.drop(index=cases["index"].unique())
-    failures = pd.concat(found) if found else pd.DataFrame(columns=list(FAILURE_COLUMNS))
-    accepted = pd.DataFrame(
-        {name: parse(remaining[name], field.kind) for name, field in fields.items()},
-        index=remaining.index,
-    )
-    return Verdict(accepted=accepted, failures=failures.astype("str").sort_index(kind="stable"))
+    return found
