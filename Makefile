@@ -28,7 +28,8 @@ endif
 	.uv/bin/pip install --quiet --disable-pip-version-check uv
 
 $(VENV)/.installed: pyproject.toml $(filter .uv/bin/uv,$(UV))
-	$(UV) sync --inexact
+	@# Compiled once: every start, and that of every worker process, is quicker.
+	$(UV) sync --inexact --compile-bytecode
 	@touch $@
 
 run: $(VENV)/.installed ## the whole way on the synthetic sample: features, training, inference
@@ -74,7 +75,7 @@ BENCHMARK := build/benchmark/envs/harness
 
 $(BENCHMARK)/.installed: pyproject.toml $(filter .uv/bin/uv,$(UV))
 	$(UV) venv --quiet --clear --python $(PYTHON) $(BENCHMARK)
-	$(FIND_LINKS) $(UV) pip install --quiet --python $(BENCHMARK)/bin/python \
+	$(FIND_LINKS) $(UV) pip install --quiet --compile-bytecode --python $(BENCHMARK)/bin/python \
 		--editable '.[transformers]' --group benchmark
 	@touch $@
 

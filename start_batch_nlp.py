@@ -13,7 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("BATCH_NLP_ROOT", str(HERE))
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
-from batch_nlp.cli import main  # noqa: E402
+if __name__ == "__main__":  # worker processes read this file too, and need no command line
+    from batch_nlp.cli import main
 
-if __name__ == "__main__":
     sys.exit(main(HERE / "conf"))

@@ -24,7 +24,13 @@ settings.load_profile("repeatable")
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-FAST = ("embedder=hashing", "classifier=logistic", "sample.n_reviews=600", "logs.level=WARNING")
+FAST = (
+    "embedder=hashing",
+    "classifier=logistic",
+    "sample.n_reviews=600",
+    "training.model.learn.text.cv=2",
+    "logs.level=WARNING",
+)
 """Overrides that make a run quick; another override of the same key may follow them."""
 
 

@@ -162,12 +162,12 @@ def embed(folder: Path, n: int, embedder: Any) -> int:
 
     texts = texts_of(folder, n)
     chunks = [texts[start : start + 5_000] for start in range(0, n, 5_000)]
-    work = Embed(embedder)
     processes = Engine().processes_for(n)
-    for warm in mapped(work, [texts[:10]] * processes, processes=processes):
-        assert warm == 10
+    done = mapped(Embed(embedder), [texts[:10]] * processes + chunks, processes=processes)
+    for _ in range(processes):
+        next(done)  # a process is there, and has read its model
     restart()
-    return sum(mapped(work, chunks, processes=processes))
+    return sum(done)
 
 
 class Embed:
