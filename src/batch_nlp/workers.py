@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
-import pickle
+import pickle  # nosec B403
 import signal
 import threading
 from collections import deque
@@ -144,7 +144,8 @@ def _prepare(pickled: bytes, threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # What it holds is let go before the libraries are, or some of them complain.
     atexit.register(_forget)
-    _function = pickle.loads(pickled)  # noqa: S301  from the process that started this one
+    # From the process that started this one.
+    _function = pickle.loads(pickled)  # noqa: S301  # nosec B301
 
 
 def _forget() -> None:
