@@ -100,16 +100,41 @@ def test_activations_are_exact_in_any_order() -> None:
         assert np.array_equal(layer.weights, np.rint(layer.weights))
         worst = np.abs(layer.weights).sum(axis=(0, 1)).max() * HIGHEST_ACTIVATION
         assert worst < 2**24
+    for layer in network.further:
+        assert all(np.array_equal(each * 2, np.rint(each * 2)) for each in layer.filters)
+        assert layer.largest_sum < 2**23
+
+
+def test_a_network_whose_sums_are_not_exact_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentiment, "_EXACT", 2**20)
+    folder = shutil.copytree(SHIPPED_NETWORK, tmp_path / "network")
+    with pytest.raises(ArtifactError, match="too large for exact sums"):
+        SentimentEmbedder(path=str(folder)).encode(["good"])
+
+
+def test_four_products_give_what_six_do() -> None:
+    layer = _network(SHIPPED_NETWORK).further[0]
+    rows = np.random.default_rng(0).integers(0, HIGHEST_ACTIVATION + 1, (42, 128))
+    padded = rows.astype(np.float32)
+    out, room = np.empty((40, 128), np.float32), np.empty((3, 20, 128), np.float32)
+    layer(padded, out=out, room=room)
+    before, here, after = layer.weights.astype(np.float64)
+    exact = rows[:-2] @ before + rows[1:-1] @ here + rows[2:] @ after
+    expected = exact.astype(np.float32)
+    layer.rectify(expected)
+    np.testing.assert_array_equal(out, expected)
 
 
 def test_a_convolution_sees_its_neighbours() -> None:
     weights = np.array([[[1.0]], [[10.0]], [[100.0]]], np.float32)
     convolve = Convolution(weights, scale=np.ones(1, np.float32), shift=np.zeros(1, np.float32))
     rows = np.array([[0], [1], [2], [0]], np.float32)
-    out, product = np.empty((2, 2, 1), np.float32)
-    convolve(rows, out=out, product=product)
+    out, room = np.empty((2, 1), np.float32), np.empty((3, 1, 1), np.float32)
+    convolve(rows, out=out, room=room)
     assert out[:, 0].tolist() == [210, 21]
-    convolve(rows * 5, out=out, product=product)
+    convolve(rows * 5, out=out, room=room)
     assert out[:, 0].tolist() == [HIGHEST_ACTIVATION, 105]
 
 

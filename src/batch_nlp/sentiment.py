@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from batch_nlp.embedders import (
     fingerprint_of,
     verified_digests,
 )
-from batch_nlp.errors import InputError
+from batch_nlp.errors import ArtifactError, InputError
 from batch_nlp.tokens import Words
 from batch_nlp.workers import own_threads
 
@@ -67,6 +67,8 @@ _LEANING = 0.15
 _CHUNK = 512
 _BLOCK_TOKENS = 2048
 _DECIMALS = 6
+_EXACT = 2**23
+"""Below it single precision holds halves of whole numbers."""
 
 
 class SentimentEmbedder(Embedder):
@@ -191,28 +193,53 @@ class Convolution:
     scale: NDArray[np.float32]
     shift: NDArray[np.float32]
 
+    @cached_property
+    def filters(self) -> tuple[NDArray[np.float32], ...]:
+        """The four matrices that stand in for the three, in halves of whole numbers."""
+        before, here, after = self.weights
+        both = before + after
+        return before, (both + here) / 2, (both - here) / 2, after
+
+    @property
+    def largest_sum(self) -> float:
+        """The largest that a product's sum can be: an input is a sum or a difference of two."""
+        worst = max(np.abs(each).sum(axis=0).max() for each in self.filters)
+        return float(worst) * 2 * HIGHEST_ACTIVATION
+
     def __call__(
         self,
         padded: NDArray[np.float32],
         *,
         out: NDArray[np.float32],
-        product: NDArray[np.float32],
+        room: NDArray[np.float32],
     ) -> None:
         """Work out the activations of the inner rows of `padded`.
+
+        Two rows take four products and not six (Winograd's minimal filtering F(2, 3); Lavin and
+        Gray, Fast Algorithms for Convolutional Neural Networks, 2016). With these weights and
+        activations all of it is exact, so that the results are those of the plain sums.
 
         Parameters
         ----------
         padded : ndarray of shape (n_rows + 2, n_in), float32
-            Whole numbers; the first and the last row only serve their neighbours.
+            Whole numbers; the first and the last row only serve their neighbours. `n_rows` must
+            be even.
         out : ndarray of shape (n_rows, n_out), float32
             Takes them: whole numbers from 0 to `HIGHEST_ACTIVATION`.
-        product : ndarray of shape (n_rows, n_out), float32
-            Room to work in.
+        room : ndarray of shape (3, n_rows / 2, n_in), float32
+            Room to work in; `n_in` must be `n_out`.
         """
-        before, here, after = self.weights
-        np.matmul(padded[:-2], before, out=out)
-        out += np.matmul(padded[1:-1], here, out=product)
-        out += np.matmul(padded[2:], after, out=product)
+        before, added, subtracted, after = self.filters
+        first, second = padded[:-2:2], padded[1:-2:2]
+        third, fourth = padded[2::2], padded[3::2]
+        even, odd = out[::2], out[1::2]
+        rows, one, other = room
+        np.matmul(np.add(second, third, out=rows), added, out=one)
+        np.matmul(np.subtract(third, second, out=rows), subtracted, out=other)
+        np.add(one, other, out=even)
+        np.subtract(one, other, out=odd)
+        even += np.matmul(np.subtract(first, third, out=rows), before, out=one)
+        odd -= np.matmul(np.subtract(second, fourth, out=rows), after, out=one)
         self.rectify(out)
 
     def rectify(self, total: NDArray[np.float32]) -> None:
@@ -285,23 +312,29 @@ class Network:
     def _read(self, tokens: NDArray[np.int32]) -> NDArray[np.float64]:
         """Read sentences of one length; `tokens` has the shape (n_sentences, length)."""
         n_sentences, length = tokens.shape
-        # A blank before the first sentence and after each one keeps them apart.
-        padded = np.full(n_sentences * (length + 1) + 1, self.tables.shape[1] - 1)
-        padded[1:].reshape(n_sentences, length + 1)[:, :length] = tokens
+        # A blank before the first sentence and after each one keeps them apart, and one more
+        # makes the rows between the first and the last even in number.
+        size = n_sentences * (length + 1)
+        padded = np.full(size + 1 + (size - 1) % 2, self.tables.shape[1] - 1)
+        own = slice(1, size + 1)
+        padded[own].reshape(n_sentences, length + 1)[:, :length] = tokens
         # Few new arrays, and calls that let other threads work meanwhile.
-        rows, further, product = np.zeros((3, len(padded), self.tables.shape[2]), np.float32)
-        inner, product = rows[1:-1], product[1:-1]
+        width = self.tables.shape[2]
+        rows, further = np.zeros((2, len(padded), width), np.float32)
+        room = np.empty((3, len(padded) // 2 - 1, width), np.float32)
+        inner = rows[1:-1]
+        product = room.reshape(-1, width)[: len(inner)]
         before, here, after = self.tables
         before.take(padded[:-2], axis=0, out=inner, mode="clip")
         inner += here.take(padded[1:-1], axis=0, out=product, mode="clip")
         inner += after.take(padded[2:], axis=0, out=product, mode="clip")
         self.first.rectify(inner)
-        by_sentence = rows[1:].reshape(n_sentences, length + 1, -1)
+        by_sentence = rows[own].reshape(n_sentences, length + 1, -1)
         by_sentence[:, length] = 0
         for convolve in self.further:
-            convolve(rows, out=further[1:-1], product=product)
+            convolve(rows, out=further[1:-1], room=room)
             rows, further = further, rows
-            by_sentence = rows[1:].reshape(n_sentences, length + 1, -1)
+            by_sentence = rows[own].reshape(n_sentences, length + 1, -1)
             by_sentence[:, length] = 0
         # The blanks add nothing, and no activation is below them.
         totals = by_sentence.sum(axis=1).astype(np.float64)
@@ -342,6 +375,9 @@ def _network(folder: Path) -> Network:
         )
         for layer in range(sum(name.endswith(".weights") for name in tensors))
     )
+    if any(layer.largest_sum >= _EXACT for layer in further):
+        message = f"{folder}: a layer's weights are too large for exact sums; train it again."
+        raise ArtifactError(message)
     embedding = np.pad(tensors["embedding"].astype(np.float32), ((0, 1), (0, 0)))
     return Network(
         words=Words(tokenizer),
