@@ -2,7 +2,7 @@
 
 A small convolutional network reads each sentence. It comes with the package, was taught general
 English sentiment, and has never seen the data it is used on (its card says what it was made of).
-All of its sums are whole numbers that single precision holds exactly, so that a text has the same
+All of its sums are whole numbers or halves that single precision holds exactly: a text has the same
 vector to the last bit on any machine, in any batch, with any number of threads.
 """
 
@@ -254,8 +254,8 @@ class Convolution:
 class Network:
     """From tokens to the valence and the content of sentences.
 
-    All that a convolution adds up are whole numbers, with sums below 2**24: single precision holds
-    each of them exactly, in whatever order they are added.
+    All that a convolution adds up are whole numbers with sums below 2**24, or halves with sums below
+    2**23: single precision holds each of them exactly, in whatever order they are added.
 
     Attributes
     ----------
