@@ -254,8 +254,8 @@ class Convolution:
 class Network:
     """From tokens to the valence and the content of sentences.
 
-    All that a convolution adds up are whole numbers with sums below 2**24, or halves with sums below
-    2**23: single precision holds each of them exactly, in whatever order they are added.
+    All that a convolution adds up are whole numbers with sums below 2**24, or halves with sums
+    below 2**23: single precision holds each of them exactly, in whatever order they are added.
 
     Attributes
     ----------
