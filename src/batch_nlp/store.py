@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -353,6 +354,35 @@ class FeatureStore:
         with self.clock.step("store"):
             self._vectors.add(made)
         return made
+
+
+@dataclass
+class StoreAccess:
+    """A feature store that is opened where it is used, in whatever process.
+
+    Parameters
+    ----------
+    folder : Path
+        The store.
+    kernel : Kernel
+        What computes features that are not there yet.
+    engine : Engine
+        Limits for looking things up.
+    """
+
+    folder: Path
+    kernel: Kernel
+    engine: Engine
+
+    def for_batch(self, clock: Clock) -> FeatureStore:
+        """Give the store, its usage counted anew and its steps measured by `clock`."""
+        store = self._opened
+        store.clock, store.usage = clock, Usage()
+        return store
+
+    @cached_property
+    def _opened(self) -> FeatureStore:
+        return FeatureStore(self.folder, self.kernel, Clock(), self.engine)
 
 
 class _Parts:

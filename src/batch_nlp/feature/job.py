@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
@@ -25,8 +23,8 @@ from batch_nlp.schemas import Field, typed_schema
 from batch_nlp.settings import Paths
 from batch_nlp.store import (
     SNAPSHOT,
-    FeatureStore,
     Manifest,
+    StoreAccess,
     Usage,
     make_room,
     manifest_of,
@@ -110,7 +108,7 @@ class FeatureJob:
             extracted=paths.layer("02_intermediate") / "extracted.parquet"
             if self.save_layers
             else None,
-            work=_Work(kernel, folder, engine, layers=self.save_layers),
+            work=_Work(StoreAccess(folder, kernel, engine), self.save_layers),
         )
         dated = True
         usage = Usage()
@@ -190,24 +188,17 @@ class _Made:
 class _Work:
     """Puts the features of accepted rows in the store, in any process."""
 
-    kernel: Kernel
-    folder: Path
-    engine: Engine
+    access: StoreAccess
     layers: bool
 
-    @cached_property
-    def _store(self) -> FeatureStore:
-        return FeatureStore(self.folder, self.kernel, Clock(), self.engine)
-
     def __call__(self, accepted: pd.DataFrame, clock: Clock) -> _Made:
-        store = self._store
-        store.clock, store.usage = clock, Usage()
+        store = self.access.for_batch(clock)
         rows = features = None
         if self.layers:
             made = store.features(accepted)
             keys = made["key"].to_numpy()
-            rows = from_pandas(accepted, typed_schema(self.kernel.fields))
-            schema = _derived_schema(self.kernel)
+            rows = from_pandas(accepted, typed_schema(store.kernel.fields))
+            schema = _derived_schema(store.kernel)
             features = from_pandas(accepted[["id"]].join(made)[schema.names], schema)
         else:
             keys = store.keep(accepted)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +26,7 @@ from batch_nlp.rows.extract import Engine, Source
 from batch_nlp.rows.stream import RowStream
 from batch_nlp.schemas import LABELS, PREDICTIONS
 from batch_nlp.settings import Paths
-from batch_nlp.store import FeatureStore, Usage, make_room
+from batch_nlp.store import StoreAccess, Usage, make_room
 from batch_nlp.tables import ParquetSink, atomic_path, file_digest, from_pandas
 
 SCORED = pa.schema([each for each in PREDICTIONS if each.name not in ("model_version", "run_id")])
@@ -98,7 +97,7 @@ class InferenceJob:
             rejected=rejected,
             clock=clock,
             targets=False,
-            work=_Work(kernel, features, engine, artifact.model_pipeline),
+            work=_Work(StoreAccess(features, kernel, engine), artifact.model_pipeline),
         )
         counts = np.zeros(len(LABELS), dtype=int)
         usage = Usage()
@@ -165,18 +164,11 @@ class _Scored:
 class _Work:
     """Scores accepted rows, in any process."""
 
-    kernel: Kernel
-    folder: Path
-    engine: Engine
+    access: StoreAccess
     model: Pipeline
 
-    @cached_property
-    def _store(self) -> FeatureStore:
-        return FeatureStore(self.folder, self.kernel, Clock(), self.engine)
-
     def __call__(self, accepted: pd.DataFrame, clock: Clock) -> _Scored:
-        store = self._store
-        store.clock, store.usage = clock, Usage()
+        store = self.access.for_batch(clock)
         features = store.features(accepted)
         with clock.step("predict"):
             predicted = predict(self.model, features.drop(columns="key"))
