@@ -11,8 +11,7 @@ RUN := $(VENV)/bin/python start_batch_nlp.py
 SOURCES := src tests benchmarks start_batch_nlp.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install run train infer test check format docs sample benchmark-quality \
-	benchmark-scale clean
+.PHONY: help install run train infer test check format docs sample benchmark-quality benchmark-scale clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
