@@ -197,11 +197,7 @@ class FeatureStore:
         DataFrame of the same index
             ``key`` (of the content), the columns of ``kernel.features`` and the embedding's.
         """
-        content = accepted[self.kernel.content]
-        keys = self._digests(from_pandas(content, self._content))
-        with self.clock.step("store"):
-            known = self._rows.take(keys).to_pandas()
-        made = self._make(content, keys, known["key"])
+        keys, known, made = self._rows_of(accepted)
         rows = pd.concat([known, made]) if len(known) and len(made) else max(known, made, key=len)
         return self._with_vectors(rows.set_index("key").loc[keys].reset_index(), accepted.index)
 
@@ -218,24 +214,24 @@ class FeatureStore:
         ndarray of str of shape (n_rows,)
             The key of each row's content, under which the store has its features.
         """
-        content = accepted[self.kernel.content]
-        keys = self._digests(from_pandas(content, self._content))
-        with self.clock.step("store"):
-            known = self._rows.take(keys, columns=["key", "text_key"]).to_pandas()
-        made = self._make(content, keys, known["key"])
+        keys, known, made = self._rows_of(accepted, ["key", "text_key"])
         if self.kernel.n_dims:
             self._keep_vectors(made, known)
         return keys
 
-    def _make(
-        self, content: pd.DataFrame, keys: npt.NDArray[Any], known: pd.Series
-    ) -> pd.DataFrame:
-        """Compute the rows whose keys are not known, each key once."""
-        new = ~pd.Series(keys).isin(known).to_numpy()
+    def _rows_of(
+        self, accepted: pd.DataFrame, columns: Sequence[str] | None = None
+    ) -> tuple[npt.NDArray[Any], pd.DataFrame, pd.DataFrame]:
+        """Give the keys of rows, those that the store has, and those computed now, each once."""
+        content = accepted[self.kernel.content]
+        keys = self._digests(from_pandas(content, self._content))
+        with self.clock.step("store"):
+            known: pd.DataFrame = self._rows.take(keys, columns=columns).to_pandas()
+        new = ~pd.Series(keys).isin(known["key"]).to_numpy()
         fresh = content[new].assign(key=keys[new])
         self.usage.reused += len(content) - len(fresh)
         self.usage.computed += len(fresh)
-        return self._derive(fresh.drop_duplicates("key"))
+        return keys, known, self._derive(fresh.drop_duplicates("key"))
 
     def read(self, manifest: Manifest, *, batch_rows: int, newest: int) -> Iterator[pd.DataFrame]:
         """Give the messages of a snapshot with their features, in order.
