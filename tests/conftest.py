@@ -29,6 +29,7 @@ FAST = (
     "classifier=logistic",
     "sample.n_reviews=600",
     "training.model.learn.text.cv=2",
+    "training.pictures=false",
     "logs.level=WARNING",
 )
 """Overrides that make a run quick; another override of the same key may follow them."""
@@ -111,7 +112,7 @@ def cli() -> Cli:
 def trained_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Root in which a quick ``pipeline=full`` ran; read only (see `root`)."""
     folder = tmp_path_factory.mktemp("trained") / "root"
-    ended = run_cli(*FAST, f"paths.root={folder}")
+    ended = run_cli(*FAST, "training.pictures=true", f"paths.root={folder}")
     assert ended.status == 0, ended.stderr
     return folder
 

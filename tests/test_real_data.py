@@ -14,7 +14,13 @@ import pytest
 Cli = Callable[..., Any]
 LastRun = Callable[[Path], dict[str, Any]]
 
-QUICK = ("embedder=none", "classifier=logistic", "logs.level=WARNING")
+QUICK = (
+    "embedder=none",
+    "classifier=logistic",
+    "training.model.learn.text.cv=2",
+    "training.pictures=false",
+    "logs.level=WARNING",
+)
 
 
 def yelp(folder: Path, *tables: str) -> list[str]:

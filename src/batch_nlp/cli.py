@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,9 @@ from batch_nlp.errors import InputError
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 and the number of the signal."""
+
+_PLAIN = re.compile(r"(?!hydra\b)[~+]?[A-Za-z]")
+"""How an override begins that is no option of Hydra's and does not set it up."""
 
 
 def main(config_folder: Path) -> int:
@@ -35,7 +39,6 @@ def main(config_folder: Path) -> int:
     started = False
     statuses: list[int] = []
 
-    @hydra.main(version_base="1.3", config_path=str(config_folder), config_name="config")
     def task(config: DictConfig) -> int:
         nonlocal started
         started = True
@@ -45,7 +48,15 @@ def main(config_folder: Path) -> int:
         return statuses[-1]
 
     try:
-        task()
+        overrides = sys.argv[1:]
+        if all(_PLAIN.match(override) for override in overrides):
+            # Hydra's own entry composes twice, the first time to learn what kind of run it is.
+            with hydra.initialize_config_dir(str(config_folder), version_base="1.3"):
+                config = hydra.compose("config", overrides)
+            task(config)
+        else:
+            entry = {"config_path": str(config_folder), "config_name": "config"}
+            hydra.main(version_base="1.3", **entry)(task)()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if started:
             raise

@@ -21,7 +21,12 @@ WORDS = {
     5: "great friendly lovely delicious clean quick wonderful excellent",
 }
 FILLERS = ("the", "a", "food", "room", "staff", "we", "place", "was", "and", "it")
-QUICK = ("embedder=hashing", "classifier=logistic")
+QUICK = (
+    "embedder=hashing",
+    "classifier=logistic",
+    "training.model.learn.text.cv=2",
+    "training.pictures=false",
+)
 
 Messages = Callable[..., Path]
 

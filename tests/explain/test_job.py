@@ -218,7 +218,8 @@ def test_trees_are_explained_and_their_features_reported(
     cli: Callable[..., Any], root: Path, fast: tuple[str, ...], folder: Path
 ) -> None:
     trees = "classifier=xgboost", "classifier.n_estimators=20", "engine.threads=1"
-    assert cli(*fast, *trees, "pipeline=training", f"paths.root={root}").status == 0
+    drawn = "training.pictures=true"
+    assert cli(*fast, *trees, drawn, "pipeline=training", f"paths.root={root}").status == 0
     reports = root / "data" / "08_reporting"
     important = pd.read_parquet(reports / "importance.parquet")
     assert set(important["class"]) == {0, 1, 2}

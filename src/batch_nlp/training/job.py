@@ -116,6 +116,8 @@ class TrainingJob:
         Recorded in the card; the steps carry their own.
     features : str, optional
         Folder of the feature store to train on; None takes that of ``paths.root``.
+    pictures : bool, default=True
+        Whether the report has its pictures and diagrams too.
     """
 
     model: Pipeline
@@ -126,6 +128,7 @@ class TrainingJob:
     max_rows: int = 200_000
     seed: int = 0
     features: str | None = None
+    pictures: bool = True
 
     def __post_init__(self) -> None:
         if self.max_rows < 1:
@@ -420,14 +423,21 @@ class TrainingJob:
         with ParquetSink(path, TEST_PREDICTIONS) as sink:
             sink.write(from_pandas(predicted[TEST_PREDICTIONS.names], TEST_PREDICTIONS))
 
-    @staticmethod
     def _report(
+        self,
         model: Pipeline,
         kernel: Kernel,
         evaluation: Evaluation,
         held_out: pd.DataFrame,
         paths: Paths,
     ) -> None:
+        folder = paths.layer("08_reporting")
+        evaluation.write(folder)
+        moved = importances(model, held_out)
+        with ParquetSink(folder / "importance.parquet", IMPORTANCES) as sink:
+            sink.write(from_pandas(moved, IMPORTANCES))
+        if not self.pictures:
+            return
         from batch_nlp.reporting.diagrams import pipeline_html  # noqa: PLC0415
         from batch_nlp.reporting.pictures import (  # noqa: PLC0415  matplotlib, once it draws
             confusion_matrix_png,
@@ -437,14 +447,9 @@ class TrainingJob:
             shap_importance_png,
         )
 
-        folder = paths.layer("08_reporting")
-        evaluation.write(folder)
         confusion_matrix_png(evaluation, folder / "confusion_matrix.png")
         reliability_png(evaluation, folder / "reliability.png")
         feature_importance_png(feature_importances(model), folder / "feature_importance.png")
-        moved = importances(model, held_out)
-        with ParquetSink(folder / "importance.parquet", IMPORTANCES) as sink:
-            sink.write(from_pandas(moved, IMPORTANCES))
         shap_importance_png(moved, folder / "shap_importance.png")
         pipeline_html(kernel.pipeline, "Feature pipeline", folder / "feature_pipeline.html")
         pipeline_html(model, "Training pipeline", folder / "training_pipeline.html")
