@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,9 @@ def main(config_folder: Path) -> int:
         statuses.append(run(config))
         return statuses[-1]
 
+    if threading.current_thread() is threading.main_thread():
+        # A scheduler's way to say what Ctrl-C says.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         overrides = sys.argv[1:]
         if all(_PLAIN.match(override) for override in overrides):

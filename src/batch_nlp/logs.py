@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -53,11 +53,13 @@ class Logs:
         """Log to `path` too, as long as the block lasts."""
         path.parent.mkdir(parents=True, exist_ok=True)
         # `diagnose` would write values of variables, and so messages' texts, into the log.
-        sink = logger.add(path, level="DEBUG", format=FILE_FORMAT, encoding="utf-8", diagnose=False)
+        file = _LogFile(path)
+        sink = logger.add(file.write, level="DEBUG", format=FILE_FORMAT, diagnose=False)
         try:
             yield
         finally:
             logger.remove(sink)
+            file.close()
 
     def progress(
         self,
@@ -107,6 +109,22 @@ class Logs:
                 if bar.disable and now - said >= self.every:
                     said = now
                     logger.info("{}: {}", what, _so_far(passed, total, unit, now - started))
+
+
+class _LogFile:
+    """A log file that falls silent when it cannot be written, as on a full disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("a", encoding="utf-8")
+
+    def write(self, message: str) -> None:
+        with suppress(OSError):
+            self._stream.write(message)
+            self._stream.flush()
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._stream.close()
 
 
 def _so_far(passed: int, total: int | None, unit: str, seconds: float) -> str:

@@ -6,7 +6,10 @@ they need.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,18 +17,21 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 
+from batch_nlp import __version__
 from batch_nlp.artifact import Artifact, Registry
 from batch_nlp.errors import ArtifactError, BatchNlpError, InputError
 from batch_nlp.feature.job import FeatureJob
 from batch_nlp.inference.shares import ShareVerdict
 from batch_nlp.kernel import Kernel, fields_from_json
+from batch_nlp.locks import locked
 from batch_nlp.logs import Logs
 from batch_nlp.records import RunRecord
+from batch_nlp.resume import Checkpoints, sweep
 from batch_nlp.rows.datasets import Dataset, HeldOutDataset
 from batch_nlp.rows.extract import Engine, Source
 from batch_nlp.settings import ModelChoice, Paths, PipelineChoice, build, plain, verify
 from batch_nlp.store import Manifest, read_manifest
-from batch_nlp.tables import digest, write_text
+from batch_nlp.tables import digest, file_digest, write_text
 
 if TYPE_CHECKING:  # built from the configuration, and imported only where they are needed
     from batch_nlp.explain.job import ExplainJob
@@ -35,6 +41,8 @@ if TYPE_CHECKING:  # built from the configuration, and imported only where they 
 
 OUTSIDE_BAND = 3
 """Exit status when predictions were delivered and a class is outside its band."""
+
+_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 def run(config: DictConfig) -> int:
@@ -77,10 +85,15 @@ def run(config: DictConfig) -> int:
     except OSError as error:
         logger.error("Cannot write under paths.root={}: {}.", config.paths.root, error)
         return InputError.exit_status
+
+    def alone() -> int:
+        what = f"run {record.run_id} (pipeline={choice.name})"
+        with locked(paths.data / ".lock", what=what, wait=config.wait):
+            sweep(paths.data, paths.models)
+            return _Run(config, choice, paths, logs, record, config_text).run()
+
     with logs.to_file(record.path / "run.log"):
-        return _recorded(
-            record, lambda: _Run(config, choice, paths, logs, record, config_text).run()
-        )
+        return _recorded(record, alone)
 
 
 def _recorded(record: RunRecord, work: Callable[[], int]) -> int:
@@ -90,24 +103,38 @@ def _recorded(record: RunRecord, work: Callable[[], int]) -> int:
     except BatchNlpError as error:
         logger.bind(only="file").opt(exception=True).debug("Where it failed")
         logger.error(str(error))
-        record.write(exit_status=error.exit_status, error=str(error))
+        _write(record, exit_status=error.exit_status, error=str(error))
         return error.exit_status
     except KeyboardInterrupt:
-        record.write(exit_status=130, error="interrupted")
+        _write(record, exit_status=130, error="interrupted")
         raise
     except Exception as error:
         if str(error) == "Query interrupted":  # what Ctrl-C is within DuckDB
-            record.write(exit_status=130, error="interrupted")
+            _write(record, exit_status=130, error="interrupted")
             raise KeyboardInterrupt from error
+        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+            logger.bind(only="file").opt(exception=True).debug("Where it failed")
+            place = error.filename or record.root
+            reason = os.strerror(error.errno)
+            line = f"Cannot write {place}: {reason}. Nothing is half-written: run the same again."
+            logger.error(line)
+            _write(record, exit_status=1, error=line)
+            return 1
         line = f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0]
         where = record.path / "run.log"
         logger.bind(only="file").exception("Unexpected failure")
         logger.error("{} (a fault of the program or its surroundings; see {})", line, where)
-        record.write(exit_status=1, error=line)
+        _write(record, exit_status=1, error=line)
         return 1
     record.write(exit_status=status)
     logger.info("Run {} ended with status {}: {}", record.run_id, status, record.path / "run.json")
     return status
+
+
+def _write(record: RunRecord, *, exit_status: int, error: str) -> None:
+    """Write the record of a run that failed, unless that is what fails."""
+    with suppress(OSError):
+        record.write(exit_status=exit_status, error=error)
 
 
 @dataclass
@@ -127,6 +154,8 @@ class _Run:
         model: ModelChoice = build(self.config.model, "model")
         self.registry = Registry(self.paths.models, model.name)
         self.store = self.paths.layer("04_feature")
+        finished = self.paths.layer("08_reporting") / "finished"
+        self.checkpoints = Checkpoints(finished, self.record, force=self.config.force)
 
     def run(self) -> int:
         verdict: ShareVerdict | None = None
@@ -150,7 +179,11 @@ class _Run:
                 self.selection()
             else:
                 self.distill()
-        return self._conclude(verdict) if verdict is not None else 0
+        status = self._conclude(verdict) if verdict is not None else 0
+        # Asked for again they are done again; the same predictions are not.
+        for stage in set(self.choice.stages) - {"inference"}:
+            self.checkpoints.drop(stage)
+        return status
 
     def feature(self, kernel: Kernel | None = None) -> None:
         """Extract and derive; with the kernel of a model in use, in just its way."""
@@ -161,14 +194,26 @@ class _Run:
         else:
             job = self._feature_job(kernel.spec)
             source = self.dataset.source(fields=kernel.fields)
-        job.run(
-            source,
-            kernel,
-            paths=self.paths,
-            engine=self.engine,
-            logs=self.logs,
-            record=self.record,
+        inputs = _digests(source)
+        fingerprint = self._fingerprint(
+            inputs,
+            "dataset",
+            kernel=[kernel.fingerprint, kernel.vector_fingerprint],
+            save_layers=job.save_layers,
         )
+        if finished := self.checkpoints.take("feature", fingerprint):
+            logger.info("The features are those that run {} made.", finished.run_id)
+            return
+        with self.checkpoints.stage("feature", fingerprint):
+            job.run(
+                source,
+                kernel,
+                paths=self.paths,
+                engine=self.engine,
+                logs=self.logs,
+                record=self.record,
+            )
+            _unchanged(inputs, self.record.facts["sources"])
 
     def training(self, like: Artifact | None = None) -> Trained:
         """Train on what the store delivers; with a model in use, in just its way."""
@@ -209,12 +254,48 @@ class _Run:
 
     def inference(self) -> ShareVerdict:
         """Score the new messages with the model in use."""
-        verdict: ShareVerdict = self._on_new_messages(build(self.config.inference, "inference"))
+        job: InferenceJob = build(self.config.inference, "inference")
+        artifact, kernel, source = self._new_messages(job.source)
+        inputs = _digests(source)
+        fingerprint = self._fingerprint(
+            inputs, "dataset", "inference", model=[self.registry.name, artifact.card["sha256"]]
+        )
+        if finished := self.checkpoints.take("inference", fingerprint):
+            verdict = ShareVerdict(**finished.facts["shares"])
+            logger.info(
+                "Nothing to do: run {} gave these messages their labels with this model, in {} "
+                "(force=true does it again).",
+                finished.run_id,
+                self.paths.layer("09_inference") / "predictions.parquet",
+            )
+            return verdict
+        with self.checkpoints.stage("inference", fingerprint):
+            verdict = job.run(
+                source,
+                artifact,
+                kernel,
+                paths=self.paths,
+                engine=self.engine,
+                logs=self.logs,
+                record=self.record,
+                fingerprint=fingerprint,
+            )
+            _unchanged(inputs, self.record.facts["inference_sources"])
         return verdict
 
     def explain(self) -> None:
         """Say why messages get their labels from the model in use."""
-        self._on_new_messages(build(self.config.explain, "explain"))
+        job: ExplainJob = build(self.config.explain, "explain")
+        artifact, kernel, source = self._new_messages(job.source)
+        job.run(
+            source,
+            artifact,
+            kernel,
+            paths=self.paths,
+            engine=self.engine,
+            logs=self.logs,
+            record=self.record,
+        )
 
     def distill(self) -> None:
         """Make a static model."""
@@ -241,24 +322,20 @@ class _Run:
             raise InputError(message)
         return manifest, kernel
 
-    def _on_new_messages(self, job: InferenceJob | ExplainJob) -> Any:
-        """Run a job that takes the model in use to new messages."""
+    def _fingerprint(self, inputs: Mapping[str, str], *groups: str, **more: Any) -> str:
+        """Give the digest of what a stage's result depends on."""
+        choices = {group: plain(self.config)[group] for group in groups}
+        return digest({"version": __version__, "inputs": dict(inputs), **choices, **more})
+
+    def _new_messages(self, files: str | list[str] | None) -> tuple[Artifact, Kernel, Source]:
+        """Give the model in use, its feature pipeline, and the messages that are named.
+
+        Where none are named, they are what a training held back.
+        """
         artifact = self.registry.load()
         kernel = _kernel_of(artifact)
-        return job.run(
-            self._new_messages(job.source, kernel),
-            artifact,
-            kernel,
-            paths=self.paths,
-            engine=self.engine,
-            logs=self.logs,
-            record=self.record,
-        )
-
-    def _new_messages(self, files: str | list[str] | None, kernel: Kernel) -> Source:
-        """Give the messages that are named, or else what a training held back."""
         if files is not None:
-            return self.dataset.source(files, kernel.fields)
+            return artifact, kernel, self.dataset.source(files, kernel.fields)
         new = self.paths.layer("09_inference") / "new"
         if not any(new.glob("*.parquet")):
             message = (
@@ -266,7 +343,8 @@ class _Run:
                 f"training has held any back in {new}."
             )
             raise InputError(message)
-        return HeldOutDataset(path=str(new / "*.parquet")).source(None, kernel.fields)
+        held_out = HeldOutDataset(path=str(new / "*.parquet"))
+        return artifact, kernel, held_out.source(None, kernel.fields)
 
     def _hold_back(self, trained: Trained) -> None:
         path = trained.hold_back(self.paths.layer("09_inference") / "new")
@@ -311,6 +389,18 @@ class _Run:
             raise BatchNlpError(message)
         logger.warning(message)
         return OUTSIDE_BAND
+
+
+def _digests(source: Source) -> dict[str, str]:
+    """Give the digests of the files that a source reads."""
+    return {file: file_digest(file) for file in source.files}
+
+
+def _unchanged(before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    for file, found in after.items():
+        if found != before[file]:
+            message = f"{file} changed while it was being read: run again."
+            raise InputError(message)
 
 
 def _kernel_of(artifact: Artifact) -> Kernel:

@@ -34,6 +34,11 @@ class Configuration:
     ----------
     seed : int
         Of everything random.
+    force : bool
+        Whether stages that an interrupted run finished, and predictions that are there, are
+        made again.
+    wait : float or None
+        Seconds to wait while another run works on the same root; None: for ever.
     model, sample, paths, logs, engine, dataset, embedder, classifier : mapping
         What is built, by its ``_target_``.
     feature, training, inference, pipeline, distill, explain, selection : mapping
@@ -41,6 +46,8 @@ class Configuration:
     """
 
     seed: int
+    force: bool
+    wait: float | None
     model: Mapping[str, Any]
     sample: Mapping[str, Any]
     paths: Mapping[str, Any]
@@ -152,14 +159,14 @@ def verify(config: DictConfig) -> None:
     --------
     >>> verify(OmegaConf.create({"sede": 7}))
     Traceback (most recent call last):
-    batch_nlp.errors.InputError: sede is unknown; the configuration takes seed, model, sample, \
-paths, logs, engine, dataset, embedder, classifier, feature, training, inference, pipeline, \
-distill, explain, selection.
+    batch_nlp.errors.InputError: sede is unknown; the configuration takes seed, force, wait, \
+model, sample, paths, logs, engine, dataset, embedder, classifier, feature, training, inference, \
+pipeline, distill, explain, selection.
     """
     parts = plain(config)
     _verify({"_target_": f"{__name__}.{Configuration.__name__}", **parts}, "")
     for name in inspect.signature(Configuration).parameters:
-        if parts.get(name) is None:
+        if name not in parts or (parts[name] is None and name != "wait"):
             message = f"{name} is missing from the configuration."
             raise InputError(message)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,7 +25,7 @@ from batch_nlp.predict import predict
 from batch_nlp.records import RunRecord
 from batch_nlp.rows.counts import Counts
 from batch_nlp.rows.extract import Engine, Source
-from batch_nlp.rows.stream import RowStream
+from batch_nlp.rows.stream import RowStream, Shards
 from batch_nlp.schemas import LABELS, PREDICTIONS
 from batch_nlp.settings import Paths
 from batch_nlp.store import StoreAccess, Usage, make_room
@@ -60,6 +62,7 @@ class InferenceJob:
         engine: Engine,
         logs: Logs,
         record: RunRecord,
+        fingerprint: str,
     ) -> ShareVerdict:
         """Score every accepted message of `source`.
 
@@ -75,6 +78,9 @@ class InferenceJob:
             Where, how, and how loudly.
         record : RunRecord
             Takes the counts of each stage and the verdict on the shares.
+        fingerprint : str
+            Digest of all that the predictions depend on: what an interrupted run of the same
+            made is taken over.
 
         Returns
         -------
@@ -89,6 +95,9 @@ class InferenceJob:
         folder = paths.layer("09_inference")
         rejected = folder / "rejected.parquet"
         features = paths.layer("04_feature")
+        shards = folder / ".shards"
+        for other in set(shards.glob("*")) - {shards / fingerprint}:
+            shutil.rmtree(other)
         stream = RowStream(
             source,
             kernel.check,
@@ -98,6 +107,7 @@ class InferenceJob:
             clock=clock,
             targets=False,
             work=_Work(StoreAccess(features, kernel, engine), artifact.model_pipeline),
+            shards=Shards(shards / fingerprint, _pack, _unpack),
         )
         counts = np.zeros(len(LABELS), dtype=int)
         usage = Usage()
@@ -115,6 +125,7 @@ class InferenceJob:
                         predictions.write(scored.predictions)
                     counts += scored.counts
                     usage.add(scored.usage)
+        shutil.rmtree(shards, ignore_errors=True)
         stream.report(record, "inference")
         stream.require_some(rejected)
         if not self.csv:
@@ -158,6 +169,14 @@ class _Scored:
     predictions: pa.Table
     counts: npt.NDArray[np.int64]
     usage: Usage
+
+
+def _pack(scored: _Scored) -> tuple[pa.Table, Mapping[str, Any]]:
+    return scored.predictions, {"counts": scored.counts.tolist(), "usage": asdict(scored.usage)}
+
+
+def _unpack(predictions: pa.Table, about: Mapping[str, Any]) -> _Scored:
+    return _Scored(predictions, np.array(about["counts"]), Usage(**about["usage"]))
 
 
 @dataclass

@@ -47,6 +47,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?B)")
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 _ROWS_PER_PROCESS = 10_000
 _BATCHES_PER_PROCESS = 4
+_MOST_AT_WORK = 50_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,8 @@ class Engine:
         if processes == 1:
             return self.batch_rows
         fair = -(-n_rows // (_BATCHES_PER_PROCESS * processes))
-        return max(1, min(self.batch_rows, fair))
+        # What all processes are at is lost with a killed run.
+        return max(1, min(self.batch_rows, fair, _MOST_AT_WORK // processes))
 
     def connect(self, *, spill: Path | None = None) -> duckdb.DuckDBPyConnection:
         """Start DuckDB, its tables in memory, within these limits.

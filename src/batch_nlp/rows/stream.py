@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from loguru import logger
 
 from batch_nlp.errors import InputError
@@ -18,7 +20,7 @@ from batch_nlp.rows.counts import Counts
 from batch_nlp.rows.extract import Engine, Extraction, Source, rejections
 from batch_nlp.rows.validate import Verdict
 from batch_nlp.schemas import REJECTED, text_schema
-from batch_nlp.tables import ParquetSink
+from batch_nlp.tables import ParquetSink, atomic_folder
 from batch_nlp.workers import mapped
 
 Result = TypeVar("Result")
@@ -36,14 +38,75 @@ class _Passed(Generic[Result]):
 
 
 @dataclass(frozen=True)
+class Shards(Generic[Result]):
+    """What was made of each batch, kept until the run has ended, so that the next can go on.
+
+    Parameters
+    ----------
+    folder : Path
+        Of one way to work on one source: another needs another folder.
+    pack : callable
+        Gives of a result a table and what JSON can say.
+    unpack : callable
+        Makes the result of these two again.
+    """
+
+    folder: Path
+    pack: Callable[[Result], tuple[pa.Table, Mapping[str, Any]]]
+    unpack: Callable[[pa.Table, Mapping[str, Any]], Result]
+
+    def read(self, number: int) -> _Passed[Result] | None:
+        """Give what was kept of a batch."""
+        place = self._place(number)
+        if not place.is_dir():
+            return None
+        about = json.loads((place / "about.json").read_text(encoding="utf-8"))
+        result = about.pop("result")
+        if result is not None:
+            result = self.unpack(pq.read_table(place / "result.parquet"), result)
+        rejected = pq.read_table(place / "rejected.parquet")
+        return _Passed(rejected=rejected, result=result, **about)
+
+    def write(self, number: int, passed: _Passed[Result]) -> None:
+        """Keep what was made of a batch."""
+        about = {"read": passed.read, "delivered": passed.delivered, "seconds": passed.seconds}
+        with atomic_folder(self._place(number)) as beside:
+            result: Mapping[str, Any] | None = None
+            if passed.result is not None:
+                table, result = self.pack(passed.result)
+                pq.write_table(table, beside / "result.parquet")
+            pq.write_table(passed.rejected, beside / "rejected.parquet")
+            text = json.dumps({**about, "result": result})
+            (beside / "about.json").write_text(text, encoding="utf-8")
+
+    def __len__(self) -> int:
+        """Count the batches that are kept."""
+        return len(list(self.folder.glob("[0-9]*")))
+
+    def _place(self, number: int) -> Path:
+        return self.folder / f"{number:06d}"
+
+
+@dataclass(frozen=True)
 class _Door(Generic[Result]):
     """Holds a batch against the contract, and does the work on what passes, in any process."""
 
     check: Callable[[pd.DataFrame], Verdict]
     names: Mapping[str, str]
     work: Callable[[pd.DataFrame, Clock], Result] | None
+    shards: Shards[Result] | None = None
 
-    def __call__(self, batch: pa.RecordBatch) -> _Passed[Result]:
+    def __call__(self, numbered: tuple[int, pa.RecordBatch]) -> _Passed[Result]:
+        number, batch = numbered
+        if self.shards is None:
+            return self._pass(batch)
+        passed = self.shards.read(number)
+        if passed is None:
+            passed = self._pass(batch)
+            self.shards.write(number, passed)
+        return passed
+
+    def _pass(self, batch: pa.RecordBatch) -> _Passed[Result]:
         clock = Clock()
         with clock.step("validate"):
             frame = batch.to_pandas()
@@ -96,6 +159,8 @@ class RowStream(Generic[Result]):
     work : callable, optional
         What to do with the accepted rows of a batch, given a clock for its steps; where there
         are many rows it is done in several processes. None passes the rows on.
+    shards : Shards, optional
+        Keeps what was made of each batch, where there are several, until it is removed.
 
     Attributes
     ----------
@@ -117,13 +182,14 @@ class RowStream(Generic[Result]):
         targets: bool = True,
         extracted: Path | None = None,
         work: Callable[[pd.DataFrame, Clock], Result] | None = None,
+        shards: Shards[Result] | None = None,
     ) -> None:
         self.source = source
         self.engine = engine
         self.clock = clock
         self.counts: dict[str, Counts] = {}
         self.skipped = 0
-        self._door: _Door[Result] = _Door(check, source.names, work)
+        self._door: _Door[Result] = _Door(check, source.names, work, shards)
         self._extraction = Extraction(source, engine, spill, targets=targets)
         self._rejected = ParquetSink(rejected, REJECTED)
         self._extracted = extracted
@@ -161,7 +227,8 @@ class RowStream(Generic[Result]):
         """Give what `work` made of the accepted rows of each batch."""
         counts = self.counts["validate"] = Counts()
         with closing(self._batches()) as batches:
-            for passed in mapped(self._door, batches, processes=self.processes):
+            door = self._kept_door()
+            for passed in mapped(door, enumerate(batches), processes=self.processes):
                 self.clock.add(passed.seconds)
                 self._rejected.write(passed.rejected)
                 counts.read += passed.read
@@ -170,8 +237,24 @@ class RowStream(Generic[Result]):
                 if passed.result is not None:
                     yield passed.result
 
+    @property
+    def batch_rows(self) -> int:
+        """Rows of each batch but the last, known once the block is entered."""
+        return self.engine.batch_rows_for(self.n_rows, self.processes)
+
+    def _kept_door(self) -> _Door[Result]:
+        """Give the door, with shards only where a killed run would lose more than a batch."""
+        shards = self._door.shards
+        if shards is None or self.n_rows <= self.batch_rows:
+            return replace(self._door, shards=None)
+        shards = replace(shards, folder=shards.folder / str(self.batch_rows))
+        if kept := len(shards):
+            batches = -(-self.n_rows // self.batch_rows)
+            logger.info("{:,} of {:,} batches are kept from an earlier run.", kept, batches)
+        return replace(self._door, shards=shards)
+
     def _batches(self) -> Generator[pa.RecordBatch]:
-        rows = self._extraction.rows(self.engine.batch_rows_for(self.n_rows, self.processes))
+        rows = self._extraction.rows(self.batch_rows)
         with ExitStack() as stack:
             layer = None
             if self._extracted is not None:
