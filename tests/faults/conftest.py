@@ -119,7 +119,9 @@ def state(root: Path) -> dict[str, Any]:
     for kind, key in (("rows", "key"), ("vectors", "text_key")):
         parts = pd.concat(_frame(path) for path in sorted(store.glob(f"{kind}/*/*.parquet")))
         whole = parts.drop_duplicates(key).sort_values(key).reset_index(drop=True)
-        found[kind] = whole.map(lambda value: value.tobytes() if hasattr(value, "tobytes") else value)
+        found[kind] = whole.map(
+            lambda value: value.tobytes() if hasattr(value, "tobytes") else value
+        )
     for layer, name in (("05_model_input", "split"), ("07_model_output", "test_predictions")):
         found[name] = _frame(data / layer / f"{name}.parquet")
     models = root / "models" / "sentiment"
@@ -158,9 +160,7 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     """Name what differs."""
     wrong = []
     for key, value in expected.items():
-        same = (
-            value.equals(found[key]) if isinstance(value, pd.DataFrame) else value == found[key]
-        )
+        same = value.equals(found[key]) if isinstance(value, pd.DataFrame) else value == found[key]
         if not same:
             wrong.append(key)
     return wrong
