@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import signal
 import sys
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from batch_nlp.errors import InputError
+from batch_nlp.interrupt import listen, was_asked
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 and the number of the signal."""
@@ -49,9 +48,7 @@ def main(config_folder: Path) -> int:
         statuses.append(run(config))
         return statuses[-1]
 
-    if threading.current_thread() is threading.main_thread():
-        # A scheduler's way to say what Ctrl-C says.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    listen()
     try:
         overrides = sys.argv[1:]
         if all(_PLAIN.match(override) for override in overrides):
@@ -63,6 +60,9 @@ def main(config_folder: Path) -> int:
             entry = {"config_path": str(config_folder), "config_name": "config"}
             hydra.main(version_base="1.3", **entry)(task)()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if was_asked():
+            _complain("Interrupted.")
+            return INTERRUPTED
         if started:
             raise
         _complain(_one_line(error))

@@ -22,6 +22,7 @@ from batch_nlp.artifact import Artifact, Registry
 from batch_nlp.errors import ArtifactError, BatchNlpError, InputError
 from batch_nlp.feature.job import FeatureJob
 from batch_nlp.inference.shares import ShareVerdict
+from batch_nlp.interrupt import was_asked
 from batch_nlp.kernel import Kernel, fields_from_json
 from batch_nlp.locks import locked
 from batch_nlp.logs import Logs
@@ -103,6 +104,9 @@ def _recorded(record: RunRecord, work: Callable[[], int]) -> int:
     try:
         status = work()
     except BatchNlpError as error:
+        if was_asked():
+            _write(record, exit_status=130, error="interrupted")
+            raise KeyboardInterrupt from error
         logger.bind(only="file").opt(exception=True).debug("Where it failed")
         logger.error(str(error))
         _write(record, exit_status=error.exit_status, error=str(error))
@@ -111,7 +115,7 @@ def _recorded(record: RunRecord, work: Callable[[], int]) -> int:
         _write(record, exit_status=130, error="interrupted")
         raise
     except Exception as error:
-        if str(error) == "Query interrupted":  # what Ctrl-C is within DuckDB
+        if was_asked():
             _write(record, exit_status=130, error="interrupted")
             raise KeyboardInterrupt from error
         if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
@@ -172,7 +176,7 @@ class _Run:
             if stage == "feature":
                 self.feature()
             elif stage == "training":
-                self._hold_back(self.training())
+                self.train()
             elif stage == "inference":
                 verdict = self.inference()
             elif stage == "explain":
@@ -214,8 +218,25 @@ class _Run:
                 engine=self.engine,
                 logs=self.logs,
                 record=self.record,
+                inputs=inputs,
             )
-            _unchanged(inputs, self.record.facts["sources"])
+
+    def train(self) -> None:
+        """Train, and hold messages back as new ones, unless an interrupted run has done so."""
+        job: TrainingJob = build(self.config.training, "training")
+        store = Path(job.features) if job.features else self.store
+        snapshot = store / read_manifest(store).snapshot
+        fingerprint = self._fingerprint(
+            {file.name: file_digest(file) for file in (snapshot, store / "manifest.json")},
+            "training",
+            model=self.registry.name,
+        )
+        if finished := self.checkpoints.take("training", fingerprint):
+            version = finished.facts["model_version"]
+            logger.info("The model is {} of run {}.", version, finished.run_id)
+            return
+        with self.checkpoints.stage("training", fingerprint):
+            self._hold_back(self.training())
 
     def training(self, like: Artifact | None = None) -> Trained:
         """Train on what the store delivers; with a model in use, in just its way."""
@@ -280,9 +301,9 @@ class _Run:
                 engine=self.engine,
                 logs=self.logs,
                 record=self.record,
+                inputs=inputs,
                 fingerprint=fingerprint,
             )
-            _unchanged(inputs, self.record.facts["inference_sources"])
         return verdict
 
     def explain(self) -> None:
@@ -399,13 +420,6 @@ class _Run:
 def _digests(source: Source) -> dict[str, str]:
     """Give the digests of the files that a source reads."""
     return {file: file_digest(file) for file in source.files}
-
-
-def _unchanged(before: Mapping[str, str], after: Mapping[str, str]) -> None:
-    for file, found in after.items():
-        if found != before[file]:
-            message = f"{file} changed while it was being read: run again."
-            raise InputError(message)
 
 
 def _kernel_of(artifact: Artifact) -> Kernel:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -20,11 +21,12 @@ HERE = Path(__file__).resolve().parent
 
 SMALL = (
     "embedder=hashing",
-    "embedder.n_dims=16",
+    "embedder.n_features=16",
     "training.model.learn.text.cv=2",
-    "training.calibration.cv=2",
+    "training.model.calibration.cv=2",
     "training.pictures=false",
-    "training.thresholds={}",
+    "training.thresholds.f1_macro=null",
+    "training.thresholds.recall_macro=null",
     "engine.batch_rows=25",
     "engine.processes=1",
     "pipeline.on_skew=report",
@@ -48,7 +50,6 @@ class Server:
 
     process: subprocess.Popen[str]
     folder: Path
-    tally: Counter[str] = field(default_factory=Counter)
 
     def run(self, root: Path, *overrides: str, **how: Any) -> Died:
         told = self.folder / "points"
@@ -166,19 +167,49 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     return wrong
 
 
-@pytest.fixture(scope="session")
-def undisturbed(
-    server: Server, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[int], tuple[Path, list[str]]]:
-    """Run to the end with a seed, once; give the root and the points passed."""
-    done: dict[int, tuple[Path, list[str]]] = {}
+@dataclass(frozen=True)
+class Whole:
+    """An undisturbed run: its root, the points that it passed, and what it left."""
 
-    def of(seed: int) -> tuple[Path, list[str]]:
+    root: Path
+    points: list[str]
+    state: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def small() -> tuple[str, ...]:
+    """Overrides that make a run quick."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def compare() -> Any:
+    """What compares roots."""
+    return SimpleNamespace(state=state, strays=strays, files=files, differences=differences)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Whole]:
+    """Run to the end with a seed, once."""
+    done: dict[int, Whole] = {}
+
+    def of(seed: int) -> Whole:
         if seed not in done:
             root = tmp_path_factory.mktemp("undisturbed") / "root"
             ended = server.run(root, *SMALL, f"sample.seed={seed}")
             assert ended.status in {0, 3}, ended.stderr
-            done[seed] = root, ended.points
+            done[seed] = Whole(root, ended.points, state(root))
         return done[seed]
 
     return of
+
+
+@pytest.fixture(scope="session")
+def tally() -> Iterator[Counter[str]]:
+    """Count what was tried, for the report of the last run."""
+    counted: Counter[str] = Counter()
+    yield counted
+    if folder := os.environ.get("FAULTS_REPORT"):
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / f"{worker}.json").write_text(json.dumps(counted), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Runs the command line in forks of one process, and kills them at a named point.
+"""Runs the command line in forks of one process, and breaks them at a named point.
 
 A fork saves the start: the libraries are imported once. One line of JSON asks for a run, and one
 says how it ended. A point is a place where the run writes: the opening of a file for writing, a
@@ -29,11 +29,19 @@ _NAMES = (
 
 
 class Points:
-    """Counts the points that a run passes, writes their names, and kills it at one of them."""
+    """Counts the points that a run passes, writes their names, and breaks it at one of them.
 
-    def __init__(self, root: Path, told: Path, kill: tuple[str, int] | None) -> None:
+    `fault` is ``kill``; an error number, which every change on disk ends in from then on, as on a
+    full disk; or the path of a file that vanishes.
+    """
+
+    def __init__(
+        self, root: Path, told: Path, point: tuple[str, int] | None, fault: str | int
+    ) -> None:
         self.root = str(root) + os.sep
-        self.kill = kill
+        self.point = point
+        self.fault = fault
+        self.broken = 0
         self.passed: Counter[str] = Counter()
         self.told = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.within = threading.local()
@@ -43,10 +51,12 @@ class Points:
             return
         self.within.busy = True
         try:
-            place = os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else str(path)
+            place = str(Path(f"/proc/self/fd/{path}").readlink() if isinstance(path, int) else path)
             place = os.path.abspath(place)  # noqa: PTH100  paths are text here
             if place.startswith(self.root):
                 self.hit(f"{what} {place.removeprefix(self.root)}")
+                if self.broken and what not in {"remove", "rmdir"}:
+                    raise OSError(self.broken, os.strerror(self.broken), place)
         finally:
             self.within.busy = False
 
@@ -55,8 +65,14 @@ class Points:
             name = pattern.sub(short, name)
         self.passed[name] += 1
         os.write(self.told, f"{name}\n".encode())
-        if self.kill == (name, self.passed[name]):
+        if self.point != (name, self.passed[name]):
+            return
+        if self.fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif isinstance(self.fault, int):
+            self.broken = self.fault
+        else:
+            Path(self.fault).unlink()
 
     def watch(self) -> None:
         """Stand at every place where the program changes something on disk."""
@@ -114,8 +130,8 @@ def run(asked: dict[str, Any]) -> None:
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.setpgid(0, 0)
-    kill = asked.get("kill")
-    points = Points(Path(asked["root"]), folder / "points", tuple(kill) if kill else None)
+    point = tuple(asked["point"]) if "point" in asked else None
+    points = Points(Path(asked["root"]), folder / "points", point, asked.get("fault", "kill"))
     points.watch()
     if (seconds := asked.get("seconds")) is not None:
         group = os.getpgrp()

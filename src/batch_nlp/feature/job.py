@@ -30,7 +30,7 @@ from batch_nlp.store import (
     manifest_of,
     write_manifest,
 )
-from batch_nlp.tables import ParquetSink, file_digest, from_pandas
+from batch_nlp.tables import ParquetSink, from_pandas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,7 @@ class FeatureJob:
         engine: Engine,
         logs: Logs,
         record: RunRecord,
+        inputs: Mapping[str, str],
     ) -> Manifest:
         """Put the features of every accepted row of `source` in the store.
 
@@ -83,6 +84,8 @@ class FeatureJob:
             Where, how, and how loudly.
         record : RunRecord
             Takes the counts of each stage.
+        inputs : mapping of str to str
+            Files of `source` and their SHA-256, which must be the same in the end.
 
         Returns
         -------
@@ -109,6 +112,7 @@ class FeatureJob:
             if self.save_layers
             else None,
             work=_Work(StoreAccess(folder, kernel, engine), self.save_layers),
+            inputs=inputs,
         )
         dated = True
         usage = Usage()
@@ -136,7 +140,7 @@ class FeatureJob:
             created=utc_now(),
             snapshot=snapshot,
             n_rows=delivered.rows,
-            sources={file: file_digest(file) for file in source.files},
+            sources=inputs,
             dated=dated,
         )
         write_manifest(folder, manifest)

@@ -29,7 +29,7 @@ from batch_nlp.rows.stream import RowStream, Shards
 from batch_nlp.schemas import LABELS, PREDICTIONS
 from batch_nlp.settings import Paths
 from batch_nlp.store import StoreAccess, Usage, make_room
-from batch_nlp.tables import ParquetSink, atomic_path, file_digest, from_pandas
+from batch_nlp.tables import ParquetSink, atomic_path, from_pandas
 
 SCORED = pa.schema([each for each in PREDICTIONS if each.name not in ("model_version", "run_id")])
 
@@ -62,6 +62,7 @@ class InferenceJob:
         engine: Engine,
         logs: Logs,
         record: RunRecord,
+        inputs: Mapping[str, str],
         fingerprint: str,
     ) -> ShareVerdict:
         """Score every accepted message of `source`.
@@ -78,6 +79,8 @@ class InferenceJob:
             Where, how, and how loudly.
         record : RunRecord
             Takes the counts of each stage and the verdict on the shares.
+        inputs : mapping of str to str
+            Files of `source` and their SHA-256, which must be the same in the end.
         fingerprint : str
             Digest of all that the predictions depend on: what an interrupted run of the same
             made is taken over.
@@ -107,6 +110,7 @@ class InferenceJob:
             clock=clock,
             targets=False,
             work=_Work(StoreAccess(features, kernel, engine), artifact.model_pipeline),
+            inputs=inputs,
             shards=Shards(shards / fingerprint, _pack, _unpack),
         )
         counts = np.zeros(len(LABELS), dtype=int)
@@ -154,7 +158,7 @@ class InferenceJob:
         )
         verdict = self.shares.judge(counts.tolist(), artifact.card["class_shares"])
         record.facts["model_version"] = artifact.version
-        record.facts["inference_sources"] = {file: file_digest(file) for file in source.files}
+        record.facts["inference_sources"] = dict(inputs)
         record.facts["shares"] = verdict.to_dict()
         logger.info("Predictions: {}", folder / "predictions.parquet")
         logger.info("Shares of the classes: {}\n{}", verdict.verdict, verdict.table())

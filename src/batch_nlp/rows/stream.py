@@ -20,7 +20,7 @@ from batch_nlp.rows.counts import Counts
 from batch_nlp.rows.extract import Engine, Extraction, Source, rejections
 from batch_nlp.rows.validate import Verdict
 from batch_nlp.schemas import REJECTED, text_schema
-from batch_nlp.tables import ParquetSink, atomic_folder
+from batch_nlp.tables import ParquetSink, atomic_folder, file_digest
 from batch_nlp.workers import mapped
 
 Result = TypeVar("Result")
@@ -159,6 +159,9 @@ class RowStream(Generic[Result]):
     work : callable, optional
         What to do with the accepted rows of a batch, given a clock for its steps; where there
         are many rows it is done in several processes. None passes the rows on.
+    inputs : mapping of str to str, optional
+        Files of the source and their SHA-256 from before they were read; after the last row
+        they must still be the same.
     shards : Shards, optional
         Keeps what was made of each batch, where there are several, until it is removed.
 
@@ -182,6 +185,7 @@ class RowStream(Generic[Result]):
         targets: bool = True,
         extracted: Path | None = None,
         work: Callable[[pd.DataFrame, Clock], Result] | None = None,
+        inputs: Mapping[str, str] | None = None,
         shards: Shards[Result] | None = None,
     ) -> None:
         self.source = source
@@ -193,6 +197,7 @@ class RowStream(Generic[Result]):
         self._extraction = Extraction(source, engine, spill, targets=targets)
         self._rejected = ParquetSink(rejected, REJECTED)
         self.extracted = extracted
+        self._inputs = inputs or {}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -236,6 +241,10 @@ class RowStream(Generic[Result]):
                 counts.rejected += passed.read - passed.delivered
                 if passed.result is not None:
                     yield passed.result
+        for file, before in self._inputs.items():
+            if file_digest(file) != before:
+                message = f"{file} changed while it was being read: run again."
+                raise InputError(message)
 
     @property
     def batch_rows(self) -> int:

@@ -441,6 +441,7 @@ class TrainingJob:
         evaluation: Evaluation,
         held_out: pd.DataFrame,
         paths: Paths,
+    ) -> list[Path]:
         folder = paths.layer("08_reporting")
         moved = importances(model, held_out)
         with ParquetSink(folder / "importance.parquet", IMPORTANCES) as sink:
