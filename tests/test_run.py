@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 
 from batch_nlp import run as program
 from batch_nlp.errors import ArtifactError, GateError, InputError
+from batch_nlp.interrupt import listen
 from batch_nlp.run import OUTSIDE_BAND, run
 
 Composed = Callable[..., DictConfig]
@@ -92,20 +94,28 @@ def test_any_failure_is_recorded_with_its_status(
     assert "Traceback" in log.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), RuntimeError("Query interrupted")], ids=["anywhere", "DuckDB"]
-)
+@pytest.mark.parametrize("within", [None, "a library"])
 def test_an_interruption_is_recorded_and_goes_on(
     *,
     composed: Composed,
     tmp_path: Path,
     last_run: LastRun,
     monkeypatch: pytest.MonkeyPatch,
-    error: BaseException,
+    within: str | None,
 ) -> None:
-    monkeypatch.setattr(program._Run, "feature", failing(error))
+    def interrupted(*_args: Any) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as interruption:
+            if within is None:
+                raise
+            raise RuntimeError("Query interrupted") from interruption
+
+    monkeypatch.setattr(program._Run, "feature", interrupted)
+    listen()
     with pytest.raises(KeyboardInterrupt):
         run(composed("pipeline=feature"))
+    listen()
     record = last_run(tmp_path / "root")
     assert record["exit_status"] == 130
     assert record["error"] == "interrupted"
@@ -155,7 +165,7 @@ def test_a_run_names_all_that_it_leaves_behind(trained_root: Path, last_run: Las
         for folder in ("data", "models")
         for path in (trained_root / folder).rglob("*")
         if path.is_file()
-    }
+    } - {"data/.lock", "data/08_reporting/finished/inference.json"}
     run = f"data/08_reporting/runs/{record['run_id']}/"
     own = {"run.json", "run.log"}
     # The store's parts are a cache, and the card has the digests of the model's other files.

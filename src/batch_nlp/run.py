@@ -281,7 +281,10 @@ class _Run:
         artifact, kernel, source = self._new_messages(job.source)
         inputs = _digests(source)
         fingerprint = self._fingerprint(
-            inputs, "dataset", "inference", model=[self.registry.name, artifact.card["sha256"]]
+            inputs,
+            *(["dataset"] if job.source is not None else []),
+            "inference",
+            model=[self.registry.name, artifact.card["sha256"]],
         )
         if finished := self.checkpoints.take("inference", fingerprint):
             verdict = ShareVerdict(**finished.facts["shares"])
@@ -293,7 +296,7 @@ class _Run:
             )
             return verdict
         with self.checkpoints.stage("inference", fingerprint):
-            verdict = job.run(
+            return job.run(
                 source,
                 artifact,
                 kernel,
@@ -304,7 +307,6 @@ class _Run:
                 inputs=inputs,
                 fingerprint=fingerprint,
             )
-        return verdict
 
     def explain(self) -> None:
         """Say why messages get their labels from the model in use."""

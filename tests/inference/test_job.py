@@ -125,7 +125,7 @@ def test_what_the_store_holds_is_not_computed_again(
     assert usage() == (0, 118)
     source = ("dataset=messages", f"inference.source={new}")
     assert usage(*source) == (30, 0)
-    assert usage(*source) == (0, 30)
+    assert usage(*source, "force=true") == (0, 30)
     shutil.rmtree(root / "data" / "04_feature")
     assert usage(*source) == (30, 0)
 
