@@ -127,7 +127,7 @@ def test_what_the_store_holds_is_not_computed_again(
     assert usage(*source) == (30, 0)
     assert usage(*source, "force=true") == (0, 30)
     shutil.rmtree(root / "data" / "04_feature")
-    assert usage(*source) == (30, 0)
+    assert usage(*source, "force=true") == (30, 0)
 
 
 def test_the_record_names_the_sources(infer: Callable[..., Any], new: Path) -> None:
