@@ -35,6 +35,7 @@ CLASS_PROBABILITIES = "probabilities"
 OUTPUTS = (LABEL, CLASS_PROBABILITIES)
 
 _SHOWN = 8
+_DIFFERS = 0.01
 _DIGITS = 6
 
 _ESTIMATES = {
@@ -202,8 +203,11 @@ class Verdict:
                 f"{'unknown words':<32}{f'{100 * now.unknown_words:.1f} %':>22}"
                 f"{f'{100 * then.unknown_words:.1f} %':>10}"
             )
-        lines.append(f"{'what differs most':<32}{'PSI | distance':>22}{'JS':>10}{'p':>10}")
-        for each in sorted(self.measures, key=_rank)[:_SHOWN]:
+        differing = [each for each in self.measures if each.alarm or each.p_value < _DIFFERS]
+        if differing:
+            title = "what differs most"
+            lines.append(f"{title:<32}{'PSI | distance':>22}{'JS':>10}{'p':>10}")
+        for each in sorted(differing, key=_rank)[:_SHOWN]:
             size = each.psi if each.psi is not None else each.distance or 0.0
             js = "" if each.js is None else f"{each.js:.3f}"
             alarm = "   drifting" if each.alarm else ""

@@ -38,6 +38,9 @@ RAREST_KIND = 0.01
 MOST_KNOWN = 10_000
 """Kinds of a categorical column that are known; rarer ones count as unseen."""
 
+BEGINNING = 200
+"""Characters of a text in which unknown words are looked for, so that the cost stays small."""
+
 FORMAT = 1
 """Of the plain data; another one is not read."""
 
@@ -152,15 +155,29 @@ class Words:
                     return cls(known, part.token_pattern, part.lowercase)
         return None
 
-    def unknown(self, texts: pd.Series) -> pd.Series:
-        """Give the share of each text's words that are not known; missing without a word."""
+    def unknown(self, texts: pd.Series) -> npt.NDArray[np.float64]:
+        r"""Give the share of the words at the beginning of each text that are not known.
+
+        Only the first `BEGINNING` characters are looked at; NaN where they have no word.
+
+        Examples
+        --------
+        >>> words = Words(frozenset({"good", "soup"}), r"\w+", lowercase=True)
+        >>> words.unknown(pd.Series(["Good soup", "good tea", "!"])).tolist()
+        [0.0, 0.5, nan]
+        """
         find, knows = re.compile(self.pattern).findall, self.known.__contains__
         shares = np.full(len(texts), np.nan)
         for row, text in enumerate(texts):
-            words = find(text.lower() if self.lowercase else text)
+            start = text if len(text) <= BEGINNING else _whole_words(text[:BEGINNING])
+            words = find(start.lower() if self.lowercase else start)
             if words:
                 shares[row] = 1 - sum(map(knows, words)) / len(words)
-        return pd.Series(shares, index=texts.index)
+        return shares
+
+
+def _whole_words(start: str) -> str:
+    return start.rpartition(" ")[0] or start
 
 
 @dataclass(frozen=True)
@@ -412,8 +429,10 @@ def _look(
     texts = features[text].fillna("")
     codes: Codes = {LABEL: label, EMPTY: (texts == "").to_numpy().astype("int64")}
     n_bins = {LABEL: len(LABELS), EMPTY: 2}
-    unknown = words.unknown(texts) if words is not None else pd.Series(np.nan, index=features.index)
-    shown = predicted[PROBABILITIES].assign(**{UNKNOWN_WORDS: unknown.to_numpy()})
+    unknown = np.full(len(features), np.nan)
+    if words is not None:
+        unknown = words.unknown(texts)
+    shown = predicted[PROBABILITIES].assign(**{UNKNOWN_WORDS: unknown})
     bins: list[tuple[str, Numbers | Kinds, pd.Series]] = [
         *((name, each, shown[name]) for name, each in outputs.items()),
         *((FEATURE + name, each, features[name]) for name, each in numbers.items()),
@@ -433,7 +452,7 @@ def _look(
         n_bins,
         label,
         predicted[PROBABILITIES].to_numpy(),
-        unknown.to_numpy(dtype="float64"),
+        unknown,
         waves,
     )
 
@@ -481,7 +500,7 @@ def build_reference(
     outputs = {name: Numbers(tenths(predicted[name].to_numpy())) for name in PROBABILITIES}
     if words is not None:
         unknown = words.unknown(new[text].fillna(""))
-        outputs[UNKNOWN_WORDS] = Numbers(tenths(unknown.to_numpy()))
+        outputs[UNKNOWN_WORDS] = Numbers(tenths(unknown))
     columns = embedding_columns(rows)
     embedding = None
     if columns:
