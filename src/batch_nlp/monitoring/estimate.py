@@ -9,9 +9,7 @@ was delivered, which need not be the most probable class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -133,21 +131,6 @@ class Calibration:
         rows = np.maximum(self.expected.counts, 1)
         means = (self.confusion.T - self.expected.sums) / rows[:, None]
         return means, self.expected.covariances / (rows**2)[:, None, None]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give plain data."""
-        return {
-            "counts": self.expected.counts.tolist(),
-            "sums": self.expected.sums.tolist(),
-            "products": self.expected.products.tolist(),
-            "confusion": self.confusion.tolist(),
-        }
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Calibration:
-        """Read it back."""
-        expected = Expected(*(np.asarray(plain[name]) for name in ("counts", "sums", "products")))
-        return cls(expected, np.asarray(plain["confusion"]))
 
 
 def estimate(batch: Expected, calibration: Calibration) -> dict[str, Estimate]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -267,9 +267,10 @@ class Monitor:
     psi_label : float, default=0.05
         Population stability index, from which a change of the labels matters. A model that tells
         the classes apart badly shows a change of their shares weakened.
-    probabilities : float, default=0.04
-        Squared distance of the mean probabilities in standard deviations, the same: the square
-        of what counts as a small effect (Cohen 1988, Statistical Power Analysis).
+    probabilities : float, default=0.03
+        Squared distance of the mean probabilities in standard deviations, the same. It is
+        somewhat less than the 0.04 of a small effect (Cohen 1988, Statistical Power Analysis),
+        because a scarce class that triples moves them little more.
     share : float, default=0.05
         Change of the share of empty texts, and of unseen kinds of a column, the same.
     embedding : float, default=0.02
@@ -284,7 +285,7 @@ class Monitor:
     psi: float = 0.2
     js: float = 0.2
     psi_label: float = 0.05
-    probabilities: float = 0.04
+    probabilities: float = 0.03
     share: float = 0.05
     embedding: float = 0.02
     f1_drop: float = 0.05
@@ -460,11 +461,9 @@ class Monitor:
             False: self.false_alarms / 2 / max(1, len(measures) - n_outputs),
         }
         return [
-            Measure(
-                **{
-                    **asdict(each),
-                    "alarm": each.p_value < surest[each.measure in OUTPUTS] and self._matters(each),
-                }
+            replace(
+                each,
+                alarm=each.p_value < surest[each.measure in OUTPUTS] and self._matters(each),
             )
             for each in measures
         ]
