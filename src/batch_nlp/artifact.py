@@ -40,6 +40,7 @@ FEATURE_FILE = "feature_pipeline.joblib"
 MODEL_FILE = "model_pipeline.joblib"
 BOOSTER_FILE = "booster.ubj"
 CONFIG_FILE = "config.yaml"
+REFERENCE_FILE = "reference.json"
 CARD_FILE = "card.json"
 CURRENT_FILE = "current"
 
@@ -86,12 +87,16 @@ class Artifact:
         ``created``, ``libraries``, ``files`` and the card's own ``sha256``.
     version : str
         Under which it is kept; empty while it has not been saved.
+    reference : dict or None
+        What monitoring holds new messages against, as plain data; None in the models of earlier
+        versions.
     """
 
     feature_pipeline: Any
     model_pipeline: Any
     card: dict[str, Any] = field(default_factory=dict)
     version: str = ""
+    reference: Mapping[str, Any] | None = None
 
 
 class Registry:
@@ -195,6 +200,8 @@ class Registry:
             if booster is not None:
                 booster.save_model(beside / BOOSTER_FILE)
             write_text(beside / CONFIG_FILE, config_text)
+            if artifact.reference is not None:
+                write_json(beside / REFERENCE_FILE, _plain(artifact.reference))
             card = {
                 **_plain(artifact.card),
                 "name": self.name,
@@ -247,7 +254,19 @@ class Registry:
         model = _unpickle(contents[MODEL_FILE], place / MODEL_FILE)
         if BOOSTER_FILE in contents:
             _put_booster_back(model, contents[BOOSTER_FILE], place)
-        return Artifact(features, model, card, version)
+        reference = json.loads(contents[REFERENCE_FILE]) if REFERENCE_FILE in contents else None
+        return Artifact(features, model, card, version, reference)
+
+    def described(self, version: str) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
+        """Give the card of a version and its reference, once verified; nothing is unpickled.
+
+        Raises
+        ------
+        ArtifactError
+            As `load`, the libraries aside.
+        """
+        card, contents = self._verified(version)
+        return card, json.loads(contents[REFERENCE_FILE]) if REFERENCE_FILE in contents else None
 
     def _place(self, version: str) -> Path:
         if not _VERSION.fullmatch(version):

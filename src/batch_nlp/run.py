@@ -37,6 +37,7 @@ from batch_nlp.tables import digest, file_digest, write_text
 if TYPE_CHECKING:  # built from the configuration, and imported only where they are needed
     from batch_nlp.explain.job import ExplainJob
     from batch_nlp.inference.job import InferenceJob
+    from batch_nlp.score.job import ScoreJob
     from batch_nlp.training.job import Trained, TrainingJob
     from batch_nlp.training.selection import SelectionJob
 
@@ -170,6 +171,8 @@ class _Run:
             job = build(self.config[stage], stage)
             if stage in {"inference", "explain"} and job.source is not None:
                 self.dataset.source(job.source)
+            if stage == "score":
+                self.dataset.labels(job.labels)
         if self.choice.on_skew == "retrain":
             self.dataset.source()
         for stage in self.choice.stages:
@@ -183,6 +186,8 @@ class _Run:
                 self.explain()
             elif stage == "selection":
                 self.selection()
+            elif stage == "score":
+                self.score()
             else:
                 self.distill()
         status = self._conclude(verdict) if verdict is not None else 0
@@ -316,6 +321,18 @@ class _Run:
             source,
             artifact,
             kernel,
+            paths=self.paths,
+            engine=self.engine,
+            logs=self.logs,
+            record=self.record,
+        )
+
+    def score(self) -> None:
+        """Hold labels that came later against predictions."""
+        job: ScoreJob = build(self.config.score, "score")
+        job.run(
+            self.dataset.labels(job.labels),
+            self.registry,
             paths=self.paths,
             engine=self.engine,
             logs=self.logs,

@@ -41,7 +41,7 @@ class Configuration:
         Seconds to wait while another run works on the same root; None: for ever.
     model, sample, paths, logs, engine, dataset, embedder, classifier : mapping
         What is built, by its ``_target_``.
-    feature, training, inference, pipeline, distill, explain, selection : mapping
+    feature, training, inference, pipeline, distill, explain, selection, score : mapping
         The same.
     """
 
@@ -63,6 +63,7 @@ class Configuration:
     distill: Mapping[str, Any]
     explain: Mapping[str, Any]
     selection: Mapping[str, Any]
+    score: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,8 @@ class PipelineChoice:
     name : str
         What the run is called.
     stages : list of str
-        Of ``feature``, ``selection``, ``training``, ``inference``, ``distill`` and ``explain``,
-        in order.
+        Of ``feature``, ``selection``, ``training``, ``inference``, ``distill``, ``explain``
+        and ``score``, in order.
     on_skew : {"retrain", "report", "fail"}, default="report"
         What to do when a class's share of the predictions is outside the band.
     max_retrains : int, default=1
@@ -116,7 +117,9 @@ class PipelineChoice:
 
     name: str
     stages: list[
-        typing.Literal["feature", "training", "inference", "distill", "explain", "selection"]
+        typing.Literal[
+            "feature", "training", "inference", "distill", "explain", "selection", "score"
+        ]
     ]
     on_skew: typing.Literal["retrain", "report", "fail"] = "report"
     max_retrains: int = 1
@@ -161,7 +164,7 @@ def verify(config: DictConfig) -> None:
     Traceback (most recent call last):
     batch_nlp.errors.InputError: sede is unknown; the configuration takes seed, force, wait, \
 model, sample, paths, logs, engine, dataset, embedder, classifier, feature, training, inference, \
-pipeline, distill, explain, selection.
+pipeline, distill, explain, selection, score.
     """
     parts = plain(config)
     _verify({"_target_": f"{__name__}.{Configuration.__name__}", **parts}, "")

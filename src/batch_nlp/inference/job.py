@@ -21,6 +21,8 @@ from batch_nlp.artifact import Artifact
 from batch_nlp.inference.shares import ShareRule, ShareVerdict
 from batch_nlp.kernel import Kernel
 from batch_nlp.logs import Clock, Logs
+from batch_nlp.monitoring.monitor import Monitor, Watch
+from batch_nlp.monitoring.reference import Seen
 from batch_nlp.predict import predict
 from batch_nlp.records import RunRecord
 from batch_nlp.rows.counts import Counts
@@ -46,11 +48,14 @@ class InferenceJob:
         Whether the predictions are also written as CSV.
     shares : ShareRule
         When the model is said not to fit.
+    monitor : Monitor
+        When the messages are said to be no longer those that the model was judged on.
     """
 
     source: str | list[str] | None = None
     csv: bool = False
     shares: ShareRule = field(default_factory=ShareRule)
+    monitor: Monitor = field(default_factory=Monitor)
 
     def run(
         self,
@@ -97,6 +102,7 @@ class InferenceJob:
         clock = Clock()
         folder = paths.layer("09_inference")
         rejected = folder / "rejected.parquet"
+        watch = self.monitor.watch(artifact.model_pipeline, artifact.reference)
         features = paths.layer("04_feature")
         shards = folder / ".shards"
         for other in set(shards.glob("*")) - {shards / fingerprint}:
@@ -109,12 +115,13 @@ class InferenceJob:
             rejected=rejected,
             clock=clock,
             targets=False,
-            work=_Work(StoreAccess(features, kernel, engine), artifact.model_pipeline),
+            work=_Work(StoreAccess(features, kernel, engine), artifact.model_pipeline, watch),
             inputs=inputs,
             shards=Shards(shards / fingerprint, _pack, _unpack),
         )
         counts = np.zeros(len(LABELS), dtype=int)
         usage = Usage()
+        seen: Seen | None = None
         with stream:
             predictions = _Predictions(
                 folder, as_csv=self.csv, model_version=artifact.version, run_id=record.run_id
@@ -129,6 +136,9 @@ class InferenceJob:
                         predictions.write(scored.predictions)
                     counts += scored.counts
                     usage.add(scored.usage)
+                    seen = (
+                        scored.seen if seen is None or scored.seen is None else seen + scored.seen
+                    )
         shutil.rmtree(shards, ignore_errors=True)
         stream.report(record, "inference")
         record.produced(rejected)
@@ -162,6 +172,7 @@ class InferenceJob:
         record.facts["shares"] = verdict.to_dict()
         logger.info("Predictions: {}", folder / "predictions.parquet")
         logger.info("Shares of the classes: {}\n{}", verdict.verdict, verdict.table())
+        self.monitor.report(seen, watch, artifact, usage, paths=paths, record=record)
         return verdict
 
     @staticmethod
@@ -171,19 +182,25 @@ class InferenceJob:
 
 @dataclass(frozen=True)
 class _Scored:
-    """The predictions of a batch, how many of each class, and what the store was used for."""
+    """The predictions of a batch, what was seen in it, and what the store was used for."""
 
     predictions: pa.Table
     counts: npt.NDArray[np.int64]
     usage: Usage
+    seen: Seen | None
 
 
 def _pack(scored: _Scored) -> tuple[pa.Table, Mapping[str, Any]]:
-    return scored.predictions, {"counts": scored.counts.tolist(), "usage": asdict(scored.usage)}
+    return scored.predictions, {
+        "counts": scored.counts.tolist(),
+        "usage": asdict(scored.usage),
+        "seen": scored.seen.to_dict() if scored.seen is not None else None,
+    }
 
 
 def _unpack(predictions: pa.Table, about: Mapping[str, Any]) -> _Scored:
-    return _Scored(predictions, np.array(about["counts"]), Usage(**about["usage"]))
+    seen = Seen.from_dict(about["seen"]) if about["seen"] is not None else None
+    return _Scored(predictions, np.array(about["counts"]), Usage(**about["usage"]), seen)
 
 
 @dataclass
@@ -192,6 +209,7 @@ class _Work:
 
     access: StoreAccess
     model: Pipeline
+    watch: Watch | None = None
 
     def __call__(self, accepted: pd.DataFrame, clock: Clock) -> _Scored:
         store = self.access.for_batch(clock)
@@ -200,7 +218,11 @@ class _Work:
             predicted = predict(self.model, features.drop(columns="key"))
         counts = np.bincount(predicted["prediction"], minlength=len(LABELS))
         predictions = from_pandas(predicted.assign(id=accepted["id"]), SCORED)
-        return _Scored(predictions, counts, store.usage)
+        seen = None
+        if self.watch is not None:
+            with clock.step("monitor"):
+                seen = self.watch(features, predicted)
+        return _Scored(predictions, counts, store.usage, seen)
 
 
 class _Predictions:

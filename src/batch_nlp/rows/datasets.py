@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -64,6 +64,28 @@ class Dataset(Protocol):
             Contract to keep to, that of a trained model; None takes the data set's own.
         """
         ...
+
+    def labels(self, files: Files | None) -> Source:
+        """Say where labels of messages come from: their ids, and stars or classes.
+
+        Parameters
+        ----------
+        files : str, list of str or None
+            Files with an id column and at least one of the others.
+
+        Raises
+        ------
+        InputError
+            If no file is named, or one lacks a column.
+        """
+        ...
+
+
+LABEL_FIELDS = {
+    "id": replace(MESSAGE_FIELDS["id"], required=True),
+    **{name: MESSAGE_FIELDS[name] for name in TARGETS},
+}
+"""Contract on labels that come without their messages."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +252,36 @@ def _source(
     )
 
 
+def _labels(
+    files: Files | None,
+    names: Mapping[str, str],
+    *,
+    declared: str | None = None,
+    delimiter: str | None = None,
+) -> Source:
+    if not files:
+        message = "score.labels must name the file or files of labels; it is not set."
+        raise InputError(message)
+    wanted = {
+        name: Wanted(column, "score.labels" if name == "id" else None)
+        for name, column in names.items()
+    }
+    source = _source(
+        expand(files, key="score.labels"),
+        {},
+        wanted,
+        LABEL_FIELDS,
+        declared=declared,
+        delimiter=delimiter,
+    )
+    for table in source.messages:
+        if not set(TARGETS).intersection(table.columns):
+            sought = " nor ".join(repr(names[name]) for name in TARGETS if name in names)
+            message = f"score.labels: {table.path} has no column of labels, neither {sought}."
+            raise InputError(message)
+    return source
+
+
 def _reference_columns(table: str) -> dict[str, Wanted]:
     key = REFERENCE_KEYS[table]
     return {
@@ -291,6 +343,10 @@ class YelpDataset:
             limits=limits,
         )
 
+    def labels(self, files: Files | None) -> Source:
+        """Say where labels come from (see `Dataset.labels`)."""
+        return _labels(files, {"id": YELP_NAMES["id"], "stars": "stars"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleDataset:
@@ -325,6 +381,10 @@ class SampleDataset:
             since=self.since,
             until=self.until,
         ).source(files, fields)
+
+    def labels(self, files: Files | None) -> Source:
+        """Say where labels come from (see `Dataset.labels`)."""
+        return YelpDataset().labels(files)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -421,6 +481,11 @@ class MessagesDataset:
             derive_id=self.columns.id is None,
             limits=limits,
         )
+
+    def labels(self, files: Files | None) -> Source:
+        """Say where labels come from (see `Dataset.labels`)."""
+        names = {name: column for name, column in self._names().items() if name in LABEL_FIELDS}
+        return _labels(files, names, declared=self.format, delimiter=self.delimiter)
 
     def _names(self) -> dict[str, str]:
         """Say what the file calls the program's own columns."""

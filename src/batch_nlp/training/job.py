@@ -22,6 +22,7 @@ from batch_nlp.errors import InputError
 from batch_nlp.explain.contributions import importances
 from batch_nlp.kernel import Kernel
 from batch_nlp.logs import Clock
+from batch_nlp.monitoring.reference import build_reference
 from batch_nlp.predict import PROBABILITIES, predict
 from batch_nlp.records import RunRecord
 from batch_nlp.rows.counts import Counts
@@ -217,6 +218,10 @@ class TrainingJob:
             evaluation.expected_calibration_error,
         )
         check(evaluation, self.thresholds)
+        with clock.step("reference"):
+            reference = build_reference(
+                model, inputs, held_out, predicted, target[held_out], text=kernel.embedder.column
+            )
         classifier, last = inner_classifier(model), model[-1]
         card = {
             "metrics": evaluation.to_dict(),
@@ -248,7 +253,12 @@ class TrainingJob:
         }
         record.facts["metrics"] = evaluation.to_dict()
         version = registry.save(
-            Artifact(feature_pipeline=kernel.pipeline, model_pipeline=model, card=card),
+            Artifact(
+                feature_pipeline=kernel.pipeline,
+                model_pipeline=model,
+                card=card,
+                reference=reference.to_dict(),
+            ),
             config_text=config_text,
         )
         outputs = self._report(model, kernel, evaluation, inputs[held_out], paths)

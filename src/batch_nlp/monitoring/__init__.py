@@ -1,0 +1,1 @@
+"""Does the model still fit? Each run held against what the model was judged on, without labels."""

@@ -1,0 +1,101 @@
+"""What a model was judged on, and what there is to see in a batch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from batch_nlp.monitoring.reference import Kinds, Reference, Seen, Words
+
+
+def test_it_comes_back_from_plain_data(judged: Any) -> None:
+    plain = judged.reference.to_dict()
+    again = Reference.from_dict(json.loads(json.dumps(plain, allow_nan=False)))
+    assert again is not None
+    assert again.to_dict() == plain
+    assert Reference.from_dict({**plain, "format": 0}) is None
+
+
+def test_the_card_has_its_digest_and_its_f1(judged: Any) -> None:
+    card = judged.artifact.card
+    assert "reference.json" in card["files"]
+    for name, value in judged.reference.measured.items():
+        assert value == pytest.approx(card["metrics"][name])
+    assert judged.reference.held_out.n_rows == card["n_test"]
+
+
+def test_the_columns_are_those_that_the_classifier_is_shown(judged: Any) -> None:
+    reference = judged.reference
+    assert {"text_length", "fans", "has_useful", "date_missing"} <= set(reference.numbers)
+    assert not {"date_year", "date_month", "text_length_level"} & set(reference.numbers)
+    assert set(reference.kinds) == {"city", "state", "category_group"}
+
+
+def test_looking_at_the_rows_held_out_again_gives_the_same(judged: Any) -> None:
+    seen = judged.watch(judged.features, judged.predicted)
+    for name, counts in judged.reference.held_out.counts.items():
+        np.testing.assert_array_equal(seen.counts[name], counts)
+        assert counts.sum() == seen.n_rows
+    np.testing.assert_allclose(seen.waves, judged.reference.held_out.waves, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 7, 50])
+def test_batches_add_up_to_the_whole_however_they_are_cut(judged: Any, size: int) -> None:
+    whole = judged.watch(judged.features, judged.predicted)
+    n = len(judged.features)
+    parts = [
+        judged.watch(
+            judged.features.iloc[start : start + size], judged.predicted.iloc[start : start + size]
+        )
+        for start in range(0, n, size)
+    ]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + Seen.from_dict(json.loads(json.dumps(part.to_dict())))
+    assert total.n_rows == n
+    for name, counts in whole.counts.items():
+        np.testing.assert_array_equal(total.counts[name], counts)
+    np.testing.assert_allclose(total.sums, whole.sums)
+    np.testing.assert_allclose(total.waves, whole.waves, atol=1e-3)
+    np.testing.assert_allclose(total.expected.products, whole.expected.products)
+    # What is kept of a batch does not grow with it.
+    assert sum(len(each) for each in total.counts.values()) == sum(
+        len(each) for each in parts[-1].counts.values()
+    )
+
+
+def test_kinds_are_frequent_rare_unseen_or_missing() -> None:
+    training = pd.Series(["a"] * 150 + ["b"] * 149 + ["c"] * 2 + [None], dtype="str")
+    kinds = Kinds.of(training)
+    assert (kinds.frequent, kinds.rare) == (["a", "b"], ["c"])
+    codes = kinds.codes(pd.Series(["b", "c", "z", None], dtype="str"))
+    assert codes.tolist() == [1, 2, kinds.unseen, kinds.n_bins - 1]
+    assert kinds.codes(pd.Series([], dtype="str")).tolist() == []
+
+
+def test_a_long_text_is_looked_at_up_to_a_whole_word() -> None:
+    words = Words(frozenset({"soup"}), r"\w+", lowercase=True)
+    found = words.unknown(pd.Series(["soup " * 60, "soup" * 60, "soup " * 39 + "unheard of"]))
+    assert found.tolist() == [0, 1, 0]
+
+
+def test_no_text_model_and_no_embedding_leave_these_out(
+    cli: Any, fast: tuple[str, ...], tmp_path: Path
+) -> None:
+    ended = cli(
+        *fast,
+        "embedder=none",
+        "sample.n_reviews=300",
+        "training.model.learn.text=null",
+        "training.thresholds={f1_macro: 0, recall_macro: 0}",
+        f"paths.root={tmp_path}",
+    )
+    assert ended.status in {0, 3}, ended.stderr
+    rows = pd.read_parquet(tmp_path / "data" / "08_reporting" / "monitoring.parquet")
+    assert rows[["embedding_drift", "unknown_words"]].isna().all(axis=None)
+    assert rows["verdict"].iloc[0] in {"fits", "too few rows"}
