@@ -165,8 +165,29 @@ class _Run:
         self.checkpoints = Checkpoints(finished, self.record, force=self.config.force)
 
     def run(self) -> int:
+        self._check()
         verdict: ShareVerdict | None = None
-        # What is wrong with the last stage is told before the first one runs.
+        others: dict[str, Callable[[], None]] = {
+            "feature": self.feature,
+            "training": self.train,
+            "explain": self.explain,
+            "selection": self.selection,
+            "score": self.score,
+            "distill": self.distill,
+        }
+        for stage in self.choice.stages:
+            if stage == "inference":
+                verdict = self.inference()
+            else:
+                others[stage]()
+        status = self._conclude(verdict) if verdict is not None else 0
+        # Asked for again they are done again; the same predictions are not.
+        for stage in set(self.choice.stages) - {"inference"}:
+            self.checkpoints.drop(stage)
+        return status
+
+    def _check(self) -> None:
+        """Tell what is wrong with the last stage before the first one runs."""
         for stage in self.choice.stages:
             job = build(self.config[stage], stage)
             if stage in {"inference", "explain"} and job.source is not None:
@@ -175,26 +196,6 @@ class _Run:
                 self.dataset.labels(job.labels)
         if self.choice.on_skew == "retrain":
             self.dataset.source()
-        for stage in self.choice.stages:
-            if stage == "feature":
-                self.feature()
-            elif stage == "training":
-                self.train()
-            elif stage == "inference":
-                verdict = self.inference()
-            elif stage == "explain":
-                self.explain()
-            elif stage == "selection":
-                self.selection()
-            elif stage == "score":
-                self.score()
-            else:
-                self.distill()
-        status = self._conclude(verdict) if verdict is not None else 0
-        # Asked for again they are done again; the same predictions are not.
-        for stage in set(self.choice.stages) - {"inference"}:
-            self.checkpoints.drop(stage)
-        return status
 
     def feature(self, kernel: Kernel | None = None) -> None:
         """Extract and derive; with the kernel of a model in use, in just its way."""
