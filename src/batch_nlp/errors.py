@@ -27,3 +27,7 @@ class ArtifactError(BatchNlpError):
 
 class GateError(BatchNlpError):
     """A trained model is not good enough to be put in use."""
+
+
+class LockedError(BatchNlpError):
+    """Another process holds what this one needs: nothing is wrong, and a later try may do."""
