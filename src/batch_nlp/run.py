@@ -293,7 +293,8 @@ class _Run:
                 read = read_manifest(self.store).sources
                 if set(read.values()) == set(in_use.card["features"]["sources"].values()):
                     logger.warning("No file has changed: this gives the same model again.")
-                self.training(like=in_use)
+                if not self.training(like=in_use).in_use:
+                    break  # the predictions are already those of the model that stays
             except BatchNlpError as error:
                 # The predictions are delivered: what is wrong here does not take them back.
                 logger.error("No retrained model is put in use: {}", error)
