@@ -345,7 +345,7 @@ class Registry:
             raise InputError(message)
         gone = []
         with self._changing(f"pruning to {keep}"):
-            kept = {*self.versions()[-keep:], self._in_use(), self.previous()}
+            kept = {*self.versions()[-keep:], self.in_use(), self.previous()}
             for version in self.versions():
                 if version not in kept:
                     (self.folder / version).rename(self.folder / f".{version}{_PRUNED}")
@@ -367,7 +367,7 @@ class Registry:
 
     def previous(self) -> str | None:
         """Give the version that was in use before the one in use, where it is still there."""
-        in_use, kept = self._in_use(), self.versions()
+        in_use, kept = self.in_use(), self.versions()
         others = [version for version in self._used() if version != in_use and version in kept]
         return others[-1] if others else None
 
@@ -375,7 +375,7 @@ class Registry:
         """Give the versions that were put in use, in that order."""
         return [each["version"] for each in self.ledger() if each["event"] in _PUT_IN_USE]
 
-    def _in_use(self) -> str | None:
+    def in_use(self) -> str | None:
         """Give what `current` says, whether or not it can be used."""
         try:
             return (self.folder / CURRENT_FILE).read_text(encoding="utf-8").strip() or None
@@ -397,7 +397,7 @@ class Registry:
                 else:
                     stray.unlink()
             self._sweep("a removal was cut off")
-            in_use, used = self._in_use(), self._used()
+            in_use, used = self.in_use(), self._used()
             if in_use is not None and in_use != (used[-1] if used else None):
                 self._log(
                     "found",

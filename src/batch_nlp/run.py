@@ -30,6 +30,7 @@ from batch_nlp.tables import digest, write_text
 if TYPE_CHECKING:  # built from the configuration, and imported only where they are needed
     from batch_nlp.explain.job import ExplainJob
     from batch_nlp.inference.job import InferenceJob
+    from batch_nlp.models import ModelsJob
     from batch_nlp.training.job import Trained, TrainingJob
     from batch_nlp.training.selection import SelectionJob
 
@@ -148,6 +149,8 @@ class _Run:
                 self.explain()
             elif stage == "selection":
                 self.selection()
+            elif stage == "models":
+                self.models()
             else:
                 self.distill()
         return self._conclude(verdict) if verdict is not None else 0
@@ -215,6 +218,11 @@ class _Run:
     def explain(self) -> None:
         """Say why messages get their labels from the model in use."""
         self._on_new_messages(build(self.config.explain, "explain"))
+
+    def models(self) -> None:
+        """List the versions of the model, and change which is in use or kept if asked to."""
+        job: ModelsJob = build(self.config.models, "models")
+        job.run(self.registry, self.record)
 
     def distill(self) -> None:
         """Make a static model."""
