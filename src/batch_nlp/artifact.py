@@ -43,6 +43,7 @@ from sklearn.pipeline import Pipeline
 from batch_nlp import ledger
 from batch_nlp.errors import ArtifactError, InputError
 from batch_nlp.locks import locked
+from batch_nlp.redaction import redacted
 from batch_nlp.tables import atomic_folder, digest, write_json, write_text
 from batch_nlp.training.calibrate import inner_classifier
 
@@ -224,7 +225,7 @@ class Registry:
             if artifact.trained_on is not None:
                 np.save(beside / TRAINED_ON_FILE, artifact.trained_on, allow_pickle=False)
             card = {
-                **_plain(artifact.card),
+                **redacted(_plain(artifact.card)),
                 "name": self.name,
                 "version": version,
                 "created": now.isoformat(timespec="seconds"),

@@ -13,6 +13,8 @@ from typing import Literal, TypeVar
 from loguru import logger
 from tqdm import tqdm
 
+from batch_nlp.redaction import redacted
+
 Item = TypeVar("Item")
 
 TERMINAL_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
@@ -38,7 +40,7 @@ class Logs:
         """Log to the terminal, through tqdm so that a progress bar stays whole."""
         logger.remove()
         logger.add(
-            lambda message: tqdm.write(message, file=sys.stderr, end=""),
+            lambda message: tqdm.write(redacted(str(message)), file=sys.stderr, end=""),
             level=self.level,
             format=TERMINAL_FORMAT,
             colorize=sys.stderr.isatty(),
@@ -52,12 +54,17 @@ class Logs:
     def to_file(self, path: Path) -> Iterator[None]:
         """Log to `path` too, as long as the block lasts."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        # `diagnose` would write values of variables, and so messages' texts, into the log.
-        sink = logger.add(path, level="DEBUG", format=FILE_FORMAT, encoding="utf-8", diagnose=False)
-        try:
-            yield
-        finally:
-            logger.remove(sink)
+        with path.open("a", encoding="utf-8", buffering=1) as stream:
+
+            def write(message: str) -> None:
+                stream.write(redacted(message))
+
+            # `diagnose` would write values of variables, and so messages' texts, into the log.
+            sink = logger.add(write, level="DEBUG", format=FILE_FORMAT, diagnose=False)
+            try:
+                yield
+            finally:
+                logger.remove(sink)
 
     def progress(
         self,

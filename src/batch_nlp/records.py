@@ -12,6 +12,7 @@ from uuid import uuid4
 from loguru import logger
 
 from batch_nlp.artifact import installed_libraries
+from batch_nlp.redaction import redacted
 from batch_nlp.rows.counts import Counts
 from batch_nlp.tables import write_json
 
@@ -120,4 +121,4 @@ class RunRecord:
             "config_digest": self.config_digest,
             "libraries": installed_libraries(),
         }
-        write_json(self.path / "run.json", content)
+        write_json(self.path / "run.json", redacted(content))

@@ -21,6 +21,7 @@ from batch_nlp.inference.shares import ShareVerdict
 from batch_nlp.kernel import Kernel, fields_from_json
 from batch_nlp.logs import Logs
 from batch_nlp.records import RunRecord
+from batch_nlp.redaction import redacted
 from batch_nlp.rows.datasets import Dataset, HeldOutDataset
 from batch_nlp.rows.extract import Engine, Source
 from batch_nlp.settings import ModelChoice, Paths, PipelineChoice, build, plain, verify
@@ -64,7 +65,7 @@ def run(config: DictConfig) -> int:
         logs.set_up()
         paths: Paths = build(config.paths, "paths")
         choice: PipelineChoice = build(config.pipeline, "pipeline")
-        plain_config = plain(config)
+        plain_config = redacted(plain(config))
         record = RunRecord(
             folder=paths.layer("08_reporting") / "runs",
             pipeline=choice.name,
