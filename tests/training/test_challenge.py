@@ -126,7 +126,7 @@ def test_rows_that_it_was_trained_on_do_not_count(registry: Registry, in_use: An
 @pytest.mark.parametrize(
     ("case", "why"),
     [
-        ("first", "no model was in use"),
+        ("first", "there was none before"),
         ("not asked for", "asks for no comparison"),
         ("damaged", "cannot be read: .* was changed after it was saved"),
         ("other features", "made in another way"),

@@ -128,7 +128,7 @@ def challenge(
     if gate.max_drop is None:
         return Comparison(replaces=True, why="training.gate.max_drop=null asks for no comparison")
     if not (registry.folder / CURRENT_FILE).exists():
-        return Comparison(replaces=True, why="no model was in use")
+        return Comparison(replaces=True, why="there was none before")
     try:
         champion = registry.load()
     except ArtifactError as error:

@@ -277,10 +277,11 @@ class TrainingJob:
             ),
             config_text=config_text,
         )
-        self._report(model, kernel, evaluation, inputs[held_out], paths)
-        self._save_predictions(
-            predicted.assign(id=rows["id"][held_out], target=target[held_out]), paths
-        )
+        if comparison.replaces:  # the reports are those of the model in use
+            self._report(model, kernel, evaluation, inputs[held_out], paths)
+            self._save_predictions(
+                predicted.assign(id=rows["id"][held_out], target=target[held_out]), paths
+            )
         self._conclude(comparison, registry, version, paths, run_id=record.run_id)
         record.facts["model_version"] = version
         return Trained(
@@ -471,7 +472,7 @@ class TrainingJob:
         write_text(paths.layer("06_models") / "card.json", saved)
         write_json(paths.layer("06_models") / "parameters.json", json.loads(saved)["parameters"])
         registry.promote(version, why=f"run {run_id}: {comparison.why}")
-        logger.info("Model {} {} is in use: {}.", registry.name, version, comparison.why)
+        logger.info("Model {} {} is in use ({}).", registry.name, version, comparison.why)
 
     @staticmethod
     def _save_predictions(predicted: pd.DataFrame, paths: Paths) -> None:
