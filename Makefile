@@ -8,7 +8,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 VENV := .venv
 FIND_LINKS = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}"
 RUN := $(VENV)/bin/python start_batch_nlp.py
-SOURCES := src tests benchmarks start_batch_nlp.py
+SOURCES := src tests benchmarks start_batch_nlp.py .ci/audit.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install run train infer test check format docs sample benchmark-quality benchmark-scale clean
@@ -49,12 +49,13 @@ test: export OMP_WAIT_POLICY = passive
 test: $(VENV)/.installed ## run the tests, with coverage
 	$(VENV)/bin/python -m pytest -n 2 --cov --cov-report=term --cov-report=xml $(ARGS)
 
-check: $(VENV)/.installed ## lint, format, types, security, workflow files
+check: $(VENV)/.installed ## lint, format, types, security, workflow files, known vulnerabilities
 	$(VENV)/bin/ruff check $(SOURCES)
 	$(VENV)/bin/ruff format --check $(SOURCES)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive src start_batch_nlp.py
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/python .ci/audit.py
 
 format: $(VENV)/.installed ## put the code in its format
 	$(VENV)/bin/ruff check --fix $(SOURCES)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -17,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -412,7 +415,9 @@ def test_a_model_saved_and_not_promoted_leaves_the_old_one_in_use(
     registry.promote(new)
     assert registry.current() == new == registry.load().version
     assert (registry.folder / "current").read_bytes() == f"{new}\n".encode()
-    assert {path.name for path in registry.folder.iterdir()} == {old, new, "current"}
+    assert {path.name for path in registry.folder.iterdir()} == {
+        *(old, new, "current", "ledger.jsonl", ".lock")
+    }
 
 
 def test_promotion_that_fails_leaves_the_old_one_in_use(
@@ -429,7 +434,9 @@ def test_promotion_that_fails_leaves_the_old_one_in_use(
         with pytest.raises(OSError, match="no space"):
             registry.promote(new)
     assert registry.current() == old
-    assert {path.name for path in registry.folder.iterdir()} == {old, new, "current"}
+    assert {path.name for path in registry.folder.iterdir()} == {
+        *(old, new, "current", "ledger.jsonl", ".lock")
+    }
 
 
 def test_a_save_that_fails_leaves_nothing(
@@ -439,7 +446,7 @@ def test_a_save_that_fails_leaves_nothing(
     with pytest.raises((pickle.PicklingError, AttributeError)):
         registry.save(Artifact(unpicklable, linear), config_text=CONFIG)
     assert registry.versions() == []
-    assert list(registry.folder.iterdir()) == []
+    assert [path.name for path in registry.folder.iterdir()] == [".lock"]
 
 
 def test_versions_are_whole_ones_in_order_of_time(
@@ -500,3 +507,341 @@ def test_a_current_that_is_no_text(registry: Registry) -> None:
 def test_a_models_name_is_a_plain_one(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="model's name must be"):
         Registry(tmp_path, name)
+
+
+# The ledger
+
+
+@pytest.fixture(scope="module")
+def prior() -> Pipeline:
+    return Pipeline([("prior", DummyClassifier())]).fit([[0.0]] * 3, [0, 1, 2])
+
+
+@pytest.fixture
+def three(registry: Registry, prior: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Three versions, the oldest first, all put in use in turn."""
+    digits = iter(("0001", "0002", "0003"))
+    monkeypatch.setattr(module.secrets, "token_hex", lambda _: next(digits))
+    made = []
+    for number in range(3):
+        made.append(registry.save(trained(prior), config_text=CONFIG))
+        registry.promote(made[-1], why=f"run {number}")
+    monkeypatch.undo()
+    return made
+
+
+def told(registry: Registry) -> list[tuple[str, str, str | None]]:
+    return [(each["event"], each["version"], each["previous"]) for each in registry.ledger()]
+
+
+def test_the_ledger_says_what_was_in_use_when(registry: Registry, three: list[str]) -> None:
+    first, second, third = three
+    assert told(registry) == [
+        ("promoted", first, None),
+        ("promoted", second, first),
+        ("promoted", third, second),
+    ]
+    assert [each["why"] for each in registry.ledger()] == ["run 0", "run 1", "run 2"]
+    times = [datetime.fromisoformat(each["time"]) for each in registry.ledger()]
+    assert times == sorted(times)
+    assert registry.previous() == second
+
+
+def test_a_rollback_is_a_line_like_any_other(registry: Registry, three: list[str]) -> None:
+    first, second, third = three
+    assert registry.roll_back() == second == registry.current()
+    assert registry.roll_back(first, why="the second is bad too") == first == registry.current()
+    assert told(registry)[3:] == [("rolled back", second, third), ("rolled back", first, second)]
+    assert registry.ledger()[-1]["why"] == "the second is bad too"
+
+
+def test_nothing_to_roll_back_to(registry: Registry, prior: Pipeline) -> None:
+    version = registry.save(trained(prior), config_text=CONFIG)
+    registry.promote(version)
+    registry.promote(version)
+    with pytest.raises(ArtifactError, match="was in use before the one in use"):
+        registry.roll_back()
+
+
+def test_a_rollback_to_what_is_damaged_is_refused(registry: Registry, three: list[str]) -> None:
+    (registry.folder / three[0] / "model_pipeline.joblib").write_bytes(b"else")
+    before = registry.ledger()
+    with pytest.raises(ArtifactError, match="was changed after it was saved"):
+        registry.roll_back(three[0])
+    assert (registry.current(), registry.ledger()) == (three[2], before)
+
+
+def test_a_rollback_to_what_other_libraries_made_is_refused(
+    registry: Registry, three: list[str]
+) -> None:
+    place = registry.folder / three[0]
+    libraries = json.loads((place / "card.json").read_text(encoding="utf-8"))["libraries"]
+    reseal(place, libraries={**libraries, "numpy": "1.0.0"})
+    with pytest.raises(ArtifactError, match="other major versions"):
+        registry.roll_back(three[0])
+    assert registry.current() == three[2]
+
+
+@pytest.mark.parametrize("how", ["killed", "by hand", "an older program"])
+def test_what_the_ledger_missed_is_added(registry: Registry, three: list[str], how: str) -> None:
+    first, second, third = three
+    if how == "killed":  # between the switch and the line
+        registry._write_current(second)
+    elif how == "by hand":
+        (registry.folder / "current").write_text(second)
+    else:
+        (registry.folder / "current").write_text(second)
+        (registry.folder / "ledger.jsonl").unlink()
+    registry.promote(first)
+    last = third if how != "an older program" else None
+    assert told(registry)[-2:] == [("found", second, last), ("promoted", first, second)]
+    assert registry.previous() == second
+
+
+def test_half_a_line_is_cut_off(registry: Registry, three: list[str]) -> None:
+    path = registry.folder / "ledger.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert len(registry.ledger()) == 2
+    registry.promote(three[0])
+    assert told(registry)[-2:] == [("found", three[2], three[1]), ("promoted", three[0], three[2])]
+
+
+def test_a_ledger_that_was_written_over_is_told(registry: Registry, three: list[str]) -> None:
+    (registry.folder / "ledger.jsonl").write_text("no json\n")
+    with pytest.raises(ArtifactError, match=r"ledger\.jsonl must hold .* line 1 is none"):
+        registry.promote(three[0])
+    assert registry.current() == three[2]
+
+
+def test_what_a_killed_run_left_is_swept(registry: Registry, three: list[str]) -> None:
+    (registry.folder / ".20261123T130501Z-1a2b.tmp").mkdir()
+    (registry.folder / ".20261123T130501Z-1a2b.tmp" / "half.joblib").write_bytes(b"half")
+    (registry.folder / ".current.1234abcd.tmp").write_text("half")
+    registry.promote(three[0])
+    assert not list(registry.folder.glob("*.tmp"))
+
+
+PROMOTES = """
+import sys
+from pathlib import Path
+from batch_nlp.artifact import Registry
+registry = Registry(Path(sys.argv[1]), "sentiment")
+versions = registry.versions()
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(int(sys.argv[3])):
+    registry.promote(versions[number % len(versions)], why=f"{sys.argv[2]}-{number}")
+"""
+
+
+def promoted_at_once(registry: Registry, *, processes: int, each: int) -> None:
+    """Have several processes promote versions at the same time."""
+    arguments = [sys.executable, "-c", PROMOTES, str(registry.folder.parent)]
+    running = [
+        subprocess.Popen(
+            [*arguments, str(number), str(each)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(processes)
+    ]
+    for child in running:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    for child in running:
+        child.communicate("go\n")
+        assert child.returncode == 0
+    lines = registry.ledger()[3:]
+    assert sorted(line["why"] for line in lines) == sorted(
+        f"{process}-{number}" for process in range(processes) for number in range(each)
+    )
+    assert {line["event"] for line in lines} == {"promoted"}
+    # Each line takes over from the one before it, and the last one is in use.
+    chain = [line["version"] for line in registry.ledger()]
+    assert [line["previous"] for line in registry.ledger()] == [None, *chain[:-1]]
+    assert registry.current() == chain[-1]
+
+
+def test_promotions_at_once_lose_no_line(registry: Registry, three: list[str]) -> None:
+    promoted_at_once(registry, processes=2, each=5)
+
+
+@pytest.mark.faults
+def test_eight_processes_promote_fifty_times_each(registry: Registry, three: list[str]) -> None:
+    promoted_at_once(registry, processes=8, each=50)
+
+
+# Pruning
+
+
+def test_the_oldest_go_but_not_those_in_use(registry: Registry, three: list[str]) -> None:
+    first, second, third = three
+    registry.roll_back(first)  # in use: the first; before it: the third
+    assert registry.prune(1, why="room") == [second]
+    assert registry.versions() == [first, third]
+    assert told(registry)[-1] == ("pruned", second, None)
+    assert registry.ledger()[-1]["why"] == "room"
+    assert registry.prune(1) == []
+    assert registry.roll_back() == third
+    with pytest.raises(InputError, match="At least the newest"):
+        registry.prune(0)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_removal_that_was_cut_off_is_ended(
+    registry: Registry, three: list[str], monkeypatch: pytest.MonkeyPatch, *, half: bool
+) -> None:
+    def killed(*_: Any) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(*((module.shutil, "rmtree") if half else (Registry, "_sweep")), killed)
+    if half:
+        with pytest.raises(SystemExit):
+            registry.prune(1)
+    else:
+        (registry.folder / three[0]).rename(registry.folder / f".{three[0]}.pruned")
+    monkeypatch.undo()
+    assert registry.versions() == three[1:]
+    registry.promote(three[2])
+    assert not list(registry.folder.glob(".*pruned"))
+    assert [event for event, *_ in told(registry)].count("pruned") == 1
+
+
+# What must not run
+
+
+class Malicious:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("file", ["feature_pipeline.joblib", "model_pipeline.joblib"])
+@pytest.mark.parametrize("how", ["planted", "swapped", "planted with its digest"])
+def test_a_planted_pickle_is_not_run(
+    registry: Registry, three: list[str], tmp_path: Path, file: str, how: str
+) -> None:
+    place, mark = registry.folder / three[2], tmp_path / "it ran"
+    if how == "swapped":
+        other = FILES[1] if file == FILES[0] else FILES[0]
+        (place / file).write_bytes((place / other).read_bytes())
+    else:
+        joblib.dump(Malicious(mark), place / file)
+    if how == "planted with its digest":
+        card = json.loads((place / "card.json").read_text(encoding="utf-8"))
+        card["files"][file] = module._digest((place / file).read_bytes())
+        (place / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    for use in (registry.load, lambda: registry.promote(three[2]), registry.roll_back):
+        if use == registry.roll_back:
+            (registry.folder / "current").write_text(three[1])
+            use = lambda: registry.roll_back(three[2])  # noqa: E731, PLW2901
+        with pytest.raises(ArtifactError, match="was changed after it was saved"):
+            use()
+    assert not mark.exists()
+    joblib.load(place / file)  # what would have happened
+    assert mark.exists() == (how != "swapped")
+
+
+# Signing
+
+KEY = "a key that nobody else has"
+
+
+@pytest.fixture
+def signed(registry: Registry, prior: Pipeline, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("BATCH_NLP_SIGNING_KEY", KEY)
+    version = registry.save(trained(prior), config_text=CONFIG)
+    registry.promote(version)
+    return version
+
+
+def test_a_signed_model_is_read(registry: Registry, signed: str) -> None:
+    assert registry.load().version == signed
+    for path in registry.folder.rglob("*"):
+        assert path.is_dir() or KEY.encode() not in path.read_bytes()
+
+
+def test_a_signed_model_is_read_without_a_key_too(
+    registry: Registry, signed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BATCH_NLP_SIGNING_KEY")
+    assert registry.load().version == signed
+
+
+@pytest.mark.parametrize("how", ["unsigned", "other key", "resealed", "other model's", "empty"])
+def test_what_is_not_signed_with_the_key_is_refused(
+    *,
+    registry: Registry,
+    prior: Pipeline,
+    signed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    how: str,
+) -> None:
+    place, mark = registry.folder / signed, tmp_path / "it ran"
+    if how == "unsigned":
+        (place / "card.sig").unlink()
+    elif how == "other key":
+        monkeypatch.setenv("BATCH_NLP_SIGNING_KEY", "quite another key, and as long")
+    elif how == "resealed":  # by who can write to the folder and knows this program
+        joblib.dump(Malicious(mark), place / "model_pipeline.joblib")
+        reseal(place)
+    elif how == "other model's":
+        other = registry.save(trained(prior, seed=1), config_text=CONFIG)
+        (place / "card.sig").write_bytes((registry.folder / other / "card.sig").read_bytes())
+    else:
+        (place / "card.sig").write_bytes(b"")
+    for use in (registry.load, lambda: registry.promote(signed)):
+        with pytest.raises(ArtifactError, match=r"not signed|signed with another key") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+        assert KEY not in str(caught.value)
+    assert not mark.exists()
+
+
+def test_a_short_key_is_refused(
+    registry: Registry, prior: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCH_NLP_SIGNING_KEY", "secret")
+    with pytest.raises(InputError, match="at least 16 characters") as caught:
+        registry.save(trained(prior), config_text=CONFIG)
+    assert "secret" not in str(caught.value)
+    assert registry.versions() == []
+
+
+# Modes
+
+
+def test_nobody_else_may_change_a_model_whatever_the_umask(
+    registry: Registry, prior: Pipeline
+) -> None:
+    before = os.umask(0)
+    try:
+        registry.promote(registry.save(trained(prior), config_text=CONFIG))
+    finally:
+        os.umask(before)
+    found = {path: path.stat().st_mode & 0o022 for path in registry.folder.rglob("*")}
+    assert len(found) == 8
+    assert set(found.values()) == {0}
+    assert not registry.folder.stat().st_mode & 0o022
+
+
+def test_a_strict_umask_is_kept(registry: Registry, prior: Pipeline) -> None:
+    before = os.umask(0o077)
+    try:
+        registry.promote(registry.save(trained(prior), config_text=CONFIG))
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o077 for path in registry.folder.rglob("*")} == {0}
+
+
+def test_what_it_was_trained_on_comes_back(registry: Registry, prior: Pipeline) -> None:
+    prints = np.array([1, 5, 2**64 - 1], dtype=np.uint64)
+    artifact = dataclasses.replace(trained(prior), trained_on=prints)
+    loaded = registry.load(registry.save(artifact, config_text=CONFIG))
+    assert loaded.trained_on is not None
+    assert np.array_equal(loaded.trained_on, prints)

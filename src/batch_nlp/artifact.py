@@ -2,37 +2,48 @@
 
 One model is ``<folder>/<name>/<version>/``: the two fitted pipelines, the booster where there is
 one, the configuration, and ``card.json``, which says how the model came about and holds the
-SHA-256 of every other file. ``<folder>/<name>/current`` says which version is in use.
+SHA-256 of every other file. ``<folder>/<name>/current`` says which version is in use, and
+``ledger.jsonl`` beside it which one was in use when.
 
 Digests show damage and mix-ups before anything is unpickled. They do not make a folder
-trustworthy: who can write to it can write its card too, so guard it like the program itself.
+trustworthy: who can write to it can write its card too. With a signing key in the environment
+(`SIGNING_KEY`), a model that was not signed with it is refused; without one, guard the folder
+like the program itself.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import hmac
 import io
 import json
 import math
+import os
 import platform
 import re
 import secrets
+import shutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import joblib
 import numpy as np
+import numpy.typing as npt
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.pipeline import Pipeline
 
+from batch_nlp import ledger
 from batch_nlp.errors import ArtifactError, InputError
+from batch_nlp.locks import locked
+from batch_nlp.redaction import redacted
 from batch_nlp.tables import atomic_folder, digest, write_json, write_text
 from batch_nlp.training.calibrate import inner_classifier
 
@@ -41,8 +52,20 @@ MODEL_FILE = "model_pipeline.joblib"
 BOOSTER_FILE = "booster.ubj"
 CONFIG_FILE = "config.yaml"
 REFERENCE_FILE = "reference.json"
+TRAINED_ON_FILE = "trained_on.npy"
 CARD_FILE = "card.json"
+SIGNATURE_FILE = "card.sig"
 CURRENT_FILE = "current"
+LEDGER_FILE = "ledger.jsonl"
+
+SIGNING_KEY = "BATCH_NLP_SIGNING_KEY"
+"""Environment variable: with it models are signed, and only those signed with it are read."""
+
+_SHORTEST_KEY = 16
+_LOCK_FILE = ".lock"
+_LOCK_SECONDS = 60.0
+_PRUNED = ".pruned"
+_PUT_IN_USE = ("promoted", "rolled back", "found")
 
 _NEEDED = (FEATURE_FILE, MODEL_FILE, CONFIG_FILE)
 _RETRAIN = "train again (pipeline=training)"
@@ -90,6 +113,8 @@ class Artifact:
     reference : dict or None
         What monitoring holds new messages against, as plain data; None in the models of earlier
         versions.
+    trained_on : ndarray of uint64, optional
+        Fingerprints of the texts that it was trained on, sorted; None where it is not known.
     """
 
     feature_pipeline: Any
@@ -97,6 +122,7 @@ class Artifact:
     card: dict[str, Any] = field(default_factory=dict)
     version: str = ""
     reference: Mapping[str, Any] | None = None
+    trained_on: npt.NDArray[np.uint64] | None = None
 
 
 class Registry:
@@ -190,10 +216,11 @@ class Registry:
             The version: time (UTC) and four random digits, as in ``20261123T130501Z-1a2b``.
             Names sort by time.
         """
+        key = _signing_key()
         now = datetime.now(UTC)
         version = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
         final = self.folder / version
-        with atomic_folder(final) as beside:
+        with self._changing(f"saving {version}"), atomic_folder(final) as beside:
             model, booster = _without_booster(artifact.model_pipeline)
             joblib.dump(artifact.feature_pipeline, beside / FEATURE_FILE)
             joblib.dump(model, beside / MODEL_FILE)
@@ -202,8 +229,10 @@ class Registry:
             write_text(beside / CONFIG_FILE, config_text)
             if artifact.reference is not None:
                 write_json(beside / REFERENCE_FILE, _plain(artifact.reference))
+            if artifact.trained_on is not None:
+                np.save(beside / TRAINED_ON_FILE, artifact.trained_on, allow_pickle=False)
             card = {
-                **_plain(artifact.card),
+                **redacted(_plain(artifact.card)),
                 "name": self.name,
                 "version": version,
                 "created": now.isoformat(timespec="seconds"),
@@ -212,24 +241,200 @@ class Registry:
                     path.name: _digest(path.read_bytes()) for path in sorted(beside.iterdir())
                 },
             }
-            write_json(beside / CARD_FILE, {**card, "sha256": card_digest(card)})
+            sealed = card_digest(card)
+            write_json(beside / CARD_FILE, {**card, "sha256": sealed})
+            if key is not None:
+                write_text(beside / SIGNATURE_FILE, f"{_signature(sealed, key)}\n")
+            # A model is code: nobody but its owner may change it, whatever the umask.
+            for path in (beside, *beside.iterdir()):
+                _owner_writes(path)
         return version
 
-    def promote(self, version: str) -> None:
+    def promote(
+        self,
+        version: str,
+        *,
+        event: Literal["promoted", "rolled back"] = "promoted",
+        why: str = "",
+    ) -> None:
         """Put a version in use, in one step: readers see the old one or the new one.
 
         Parameters
         ----------
         version : str
             One of `versions`; its files are verified first.
+        event : {"promoted", "rolled back"}, default="promoted"
+            For the ledger.
+        why : str, default=""
+            For the ledger, such as the run that trained it.
 
         Raises
         ------
         ArtifactError
-            If there is no such version, or its files do not match its card.
+            If there is no such version, its files do not match its card, or it was made with
+            other major versions of the libraries.
+        LockedError
+            If another process is at work on the ledger for too long.
         """
-        self._verified(version)
+        card, _ = self._verified(version)
+        _check_libraries(card, self.folder / version)
+        with self._changing(f"{event} {version}"):
+            self._place(version)  # it may have been pruned meanwhile
+            previous = self._used()[-1:]
+            # First what counts, then the ledger: it never says what was not so. Who is killed
+            # in between leaves a line to add, which the next one adds.
+            self._write_current(version)
+            self._log(event, version, previous=previous[0] if previous else None, why=why)
+
+    def hold(self, version: str, *, why: str) -> None:
+        """Note in the ledger that a version was saved and not put in use.
+
+        Parameters
+        ----------
+        version : str
+            One of `versions`.
+        why : str
+            For the ledger.
+        """
+        with self._changing(f"holding {version}"):
+            self._log("held", version, why=why)
+
+    def roll_back(self, version: str | None = None, *, why: str = "") -> str:
+        """Put an earlier version in use again.
+
+        Parameters
+        ----------
+        version : str, optional
+            One of `versions`; without it, the one used before the one in use.
+        why : str, default=""
+            For the ledger.
+
+        Returns
+        -------
+        str
+            The version that is now in use.
+
+        Raises
+        ------
+        ArtifactError
+            As `promote`, or if none was used before.
+        """
+        if version is None:
+            version = self.previous()
+            if version is None:
+                message = (
+                    f"No version of {self.name} that is still there was in use before the one in "
+                    f"use; {self.folder} has {self.versions()}."
+                )
+                raise ArtifactError(message)
+        self.promote(version, event="rolled back", why=why)
+        return version
+
+    def prune(self, keep: int, *, why: str = "") -> list[str]:
+        """Remove the oldest versions, never the one in use nor the one used before it.
+
+        A version is renamed first and then deleted; what a killed process left of that goes
+        the next time.
+
+        Parameters
+        ----------
+        keep : int
+            How many of the newest stay; at least 1.
+        why : str, default=""
+            For the ledger.
+
+        Returns
+        -------
+        list of str
+            The versions that are gone.
+        """
+        if keep < 1:
+            message = f"At least the newest version must be kept, got {keep}."
+            raise InputError(message)
+        gone = []
+        with self._changing(f"pruning to {keep}"):
+            kept = {*self.versions()[-keep:], self.in_use(), self.previous()}
+            for version in self.versions():
+                if version not in kept:
+                    (self.folder / version).rename(self.folder / f".{version}{_PRUNED}")
+                    gone.append(version)
+            self._sweep(why)
+        return gone
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """Give what happened to the versions, oldest first.
+
+        Returns
+        -------
+        list of dict
+            ``time`` (UTC), ``event`` (``promoted``, ``rolled back``, ``held``, ``pruned``, or
+            ``found``: it was in use and the ledger did not say so), ``version``, ``previous``
+            (in use until then; null where nothing was replaced) and ``why``.
+        """
+        return ledger.entries(self.folder / LEDGER_FILE)
+
+    def previous(self) -> str | None:
+        """Give the version that was in use before the one in use, where it is still there."""
+        in_use, kept = self.in_use(), self.versions()
+        others = [version for version in self._used() if version != in_use and version in kept]
+        return others[-1] if others else None
+
+    def _used(self) -> list[str]:
+        """Give the versions that were put in use, in that order."""
+        return [each["version"] for each in self.ledger() if each["event"] in _PUT_IN_USE]
+
+    def in_use(self) -> str | None:
+        """Give what `current` says, whether or not it can be used."""
+        try:
+            return (self.folder / CURRENT_FILE).read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    @contextmanager
+    def _changing(self, what: str) -> Iterator[None]:
+        """Hold the lock of the model, once what a killed process left undone is done."""
+        new = not self.folder.is_dir()
+        with locked(self.folder / _LOCK_FILE, what=what, wait=_LOCK_SECONDS):
+            if new:
+                _owner_writes(self.folder)
+                _owner_writes(self.folder / _LOCK_FILE)
+            # Who holds the lock is alone: temporary names are those of the dead.
+            for stray in self.folder.glob(".*.tmp"):
+                if stray.is_dir():
+                    shutil.rmtree(stray)
+                else:
+                    stray.unlink()
+            self._sweep("a removal was cut off")
+            in_use, used = self.in_use(), self._used()
+            if in_use is not None and in_use != (used[-1] if used else None):
+                self._log(
+                    "found",
+                    in_use,
+                    previous=used[-1] if used else None,
+                    why="in use without a line: a run was cut off, or it was put there by hand",
+                )
+            yield
+
+    def _sweep(self, why: str) -> None:
+        """Delete the versions that were renamed for it."""
+        for place in sorted(self.folder.glob(f".*{_PRUNED}")):
+            version = place.name.removeprefix(".").removesuffix(_PRUNED)
+            if not any(
+                (each["event"], each["version"]) == ("pruned", version) for each in self.ledger()
+            ):
+                self._log("pruned", version, why=why)
+            shutil.rmtree(place)
+
+    def _write_current(self, version: str) -> None:
         write_text(self.folder / CURRENT_FILE, f"{version}\n")
+        _owner_writes(self.folder / CURRENT_FILE)
+
+    def _log(self, event: str, version: str, *, previous: str | None = None, why: str) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        ledger.append(
+            self.folder / LEDGER_FILE,
+            {"time": now, "event": event, "version": version, "previous": previous, "why": why},
+        )
 
     def load(self, version: str | None = None) -> Artifact:
         """Read a version, once its files are known to be the ones that were saved.
@@ -255,7 +460,15 @@ class Registry:
         if BOOSTER_FILE in contents:
             _put_booster_back(model, contents[BOOSTER_FILE], place)
         reference = json.loads(contents[REFERENCE_FILE]) if REFERENCE_FILE in contents else None
-        return Artifact(features, model, card, version, reference)
+        trained_on = contents.get(TRAINED_ON_FILE)
+        return Artifact(
+            features,
+            model,
+            card,
+            version,
+            reference,
+            None if trained_on is None else np.load(io.BytesIO(trained_on), allow_pickle=False),
+        )
 
     def described(self, version: str) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
         """Give the card of a version and its reference, once verified; nothing is unpickled.
@@ -267,6 +480,16 @@ class Registry:
         """
         card, contents = self._verified(version)
         return card, json.loads(contents[REFERENCE_FILE]) if REFERENCE_FILE in contents else None
+
+    def card(self, version: str) -> dict[str, Any]:
+        """Read a version's card; its other files are not looked at.
+
+        Raises
+        ------
+        ArtifactError
+            If there is no such version, or its card was changed.
+        """
+        return _read_card(self._place(version))
 
     def _place(self, version: str) -> Path:
         if not _VERSION.fullmatch(version):
@@ -295,11 +518,13 @@ class Registry:
                 f"Restore it, or {_RETRAIN}."
             )
             raise ArtifactError(message)
+        _check_signature(card, place)
         digests = card["files"]
         unlisted = sorted(
             path.name
             for path in place.iterdir()
-            if path.name not in {CARD_FILE, *digests} and not path.name.startswith(".")
+            if path.name not in {CARD_FILE, SIGNATURE_FILE, *digests}
+            and not path.name.startswith(".")
         )
         if unlisted:
             message = f"{place} holds {unlisted}, which its {CARD_FILE} does not list: remove them."
@@ -437,6 +662,44 @@ def _intact(path: Path, digest: str) -> bytes:
         )
         raise ArtifactError(message)
     return content
+
+
+def _signing_key() -> bytes | None:
+    text = os.environ.get(SIGNING_KEY, "")
+    if text and len(text) < _SHORTEST_KEY:
+        message = f"{SIGNING_KEY} must have at least {_SHORTEST_KEY} characters."
+        raise InputError(message)
+    return text.encode() or None
+
+
+def _signature(card_sha256: str, key: bytes) -> str:
+    return hmac.new(key, card_sha256.encode(), "sha256").hexdigest()
+
+
+def _check_signature(card: Mapping[str, Any], place: Path) -> None:
+    """Refuse a model that was not signed with the key of this installation, if it has one."""
+    key = _signing_key()
+    if key is None:
+        return
+    path = place / SIGNATURE_FILE
+    try:
+        found = path.read_bytes().strip()
+    except FileNotFoundError as error:
+        message = f"The model in {place} is not signed, and {SIGNING_KEY} is set: {_RETRAIN}."
+        raise ArtifactError(message) from error
+    except OSError as error:
+        message = f"Cannot read {path}: {error.strerror}."
+        raise ArtifactError(message) from error
+    if not hmac.compare_digest(found, _signature(card["sha256"], key).encode()):
+        message = (
+            f"The model in {place} was signed with another key than that of {SIGNING_KEY}, or "
+            f"changed since: put the right key there, or {_RETRAIN}."
+        )
+        raise ArtifactError(message)
+
+
+def _owner_writes(path: Path) -> None:
+    path.chmod(path.stat().st_mode & 0o7777 & ~0o022)
 
 
 def _check_libraries(card: Mapping[str, Any], place: Path) -> None:

@@ -96,4 +96,6 @@ def _unknown(name: str, parent: str, known: Iterable[Any]) -> str:
 
 
 def _complain(message: str) -> None:
-    sys.stderr.write(f"batch_nlp: {message}\n")
+    from batch_nlp.redaction import redacted  # noqa: PLC0415
+
+    sys.stderr.write(f"batch_nlp: {redacted(message)}\n")

@@ -13,6 +13,8 @@ from typing import Literal, TypeVar
 from loguru import logger
 from tqdm import tqdm
 
+from batch_nlp.redaction import redacted
+
 Item = TypeVar("Item")
 
 TERMINAL_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
@@ -38,7 +40,7 @@ class Logs:
         """Log to the terminal, through tqdm so that a progress bar stays whole."""
         logger.remove()
         logger.add(
-            lambda message: tqdm.write(message, file=sys.stderr, end=""),
+            lambda message: tqdm.write(redacted(str(message)), file=sys.stderr, end=""),
             level=self.level,
             format=TERMINAL_FORMAT,
             colorize=sys.stderr.isatty(),
@@ -119,7 +121,7 @@ class _LogFile:
 
     def write(self, message: str) -> None:
         with suppress(OSError):
-            self._stream.write(message)
+            self._stream.write(redacted(message))
             self._stream.flush()
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from loguru import logger
 
 from batch_nlp.artifact import installed_libraries
+from batch_nlp.redaction import redacted
 from batch_nlp.rows.counts import Counts
 from batch_nlp.tables import file_digest, write_json
 
@@ -172,4 +173,4 @@ class RunRecord:
             "config_digest": self.config_digest,
             "libraries": _libraries(),
         }
-        write_json(self.path / RECORD_FILE, content)
+        write_json(self.path / RECORD_FILE, redacted(content))

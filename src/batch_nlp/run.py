@@ -27,6 +27,7 @@ from batch_nlp.kernel import Kernel, fields_from_json
 from batch_nlp.locks import locked
 from batch_nlp.logs import Logs
 from batch_nlp.records import RunRecord
+from batch_nlp.redaction import redacted
 from batch_nlp.resume import Checkpoints, sweep
 from batch_nlp.rows.datasets import Dataset, HeldOutDataset
 from batch_nlp.rows.extract import Engine, Source
@@ -37,6 +38,7 @@ from batch_nlp.tables import digest, file_digest, write_text
 if TYPE_CHECKING:  # built from the configuration, and imported only where they are needed
     from batch_nlp.explain.job import ExplainJob
     from batch_nlp.inference.job import InferenceJob
+    from batch_nlp.models import ModelsJob
     from batch_nlp.score.job import ScoreJob
     from batch_nlp.training.job import Trained, TrainingJob
     from batch_nlp.training.selection import SelectionJob
@@ -73,7 +75,7 @@ def run(config: DictConfig) -> int:
         logs.set_up()
         paths: Paths = build(config.paths, "paths")
         choice: PipelineChoice = build(config.pipeline, "pipeline")
-        plain_config = plain(config)
+        plain_config = redacted(plain(config))
         record = RunRecord(
             folder=paths.layer("08_reporting") / "runs",
             pipeline=choice.name,
@@ -173,6 +175,7 @@ class _Run:
             "explain": self.explain,
             "selection": self.selection,
             "score": self.score,
+            "models": self.models,
             "distill": self.distill,
         }
         for stage in self.choice.stages:
@@ -340,6 +343,11 @@ class _Run:
             record=self.record,
         )
 
+    def models(self) -> None:
+        """List the versions of the model, and change which is in use or kept if asked to."""
+        job: ModelsJob = build(self.config.models, "models")
+        job.run(self.registry, self.record)
+
     def distill(self) -> None:
         """Make a static model."""
         folder = build(self.config.distill, "distill").run()
@@ -417,7 +425,8 @@ class _Run:
                 read = read_manifest(self.store).sources
                 if set(read.values()) == set(in_use.card["features"]["sources"].values()):
                     logger.warning("No file has changed: this gives the same model again.")
-                self.training(like=in_use)
+                if not self.training(like=in_use).in_use:
+                    break  # the predictions are already those of the model that stays
             except BatchNlpError as error:
                 # The predictions are delivered: what is wrong here does not take them back.
                 logger.error("No retrained model is put in use: {}", error)

@@ -41,7 +41,7 @@ class Configuration:
         Seconds to wait while another run works on the same root; None: for ever.
     model, sample, paths, logs, engine, dataset, embedder, classifier : mapping
         What is built, by its ``_target_``.
-    feature, training, inference, pipeline, distill, explain, selection, score : mapping
+    feature, training, inference, pipeline, distill, explain, selection, score, models : mapping
         The same.
     """
 
@@ -64,6 +64,7 @@ class Configuration:
     explain: Mapping[str, Any]
     selection: Mapping[str, Any]
     score: Mapping[str, Any]
+    models: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +108,8 @@ class PipelineChoice:
     name : str
         What the run is called.
     stages : list of str
-        Of ``feature``, ``selection``, ``training``, ``inference``, ``distill``, ``explain``
-        and ``score``, in order.
+        Of ``feature``, ``selection``, ``training``, ``inference``, ``distill``, ``explain``,
+        ``score`` and ``models``, in order.
     on_skew : {"retrain", "report", "fail"}, default="report"
         What to do when a class's share of the predictions is outside the band.
     max_retrains : int, default=1
@@ -118,7 +119,14 @@ class PipelineChoice:
     name: str
     stages: list[
         typing.Literal[
-            "feature", "training", "inference", "distill", "explain", "selection", "score"
+            "feature",
+            "training",
+            "inference",
+            "distill",
+            "explain",
+            "selection",
+            "score",
+            "models",
         ]
     ]
     on_skew: typing.Literal["retrain", "report", "fail"] = "report"
@@ -164,7 +172,8 @@ def verify(config: DictConfig) -> None:
     Traceback (most recent call last):
     batch_nlp.errors.InputError: sede is unknown; the configuration takes seed, force, wait, \
 model, sample, paths, logs, engine, dataset, embedder, classifier, feature, training, inference, \
-pipeline, distill, explain, selection, score.
+pipeline, distill, explain, selection, score, \
+models.
     """
     parts = plain(config)
     _verify({"_target_": f"{__name__}.{Configuration.__name__}", **parts}, "")

@@ -39,10 +39,11 @@ def snapshot(root: Path) -> pd.DataFrame:
 def train(
     cli: Cli, root: Path, fast: tuple[str, ...], last_run: LastRun
 ) -> Callable[..., dict[str, Any]]:
-    """Run ``pipeline=training`` and give its record."""
+    """Run ``pipeline=training``, put what it makes in use, and give its record."""
+    base = (*fast, "pipeline=training", f"paths.root={root}", "training.gate.max_drop=null")
 
     def run(*overrides: str, status: int = 0) -> dict[str, Any]:
-        ended = cli(*fast, "pipeline=training", f"paths.root={root}", *overrides)
+        ended = cli(*base, *overrides)
         assert ended.status == status, ended.stderr
         return last_run(root)
 
@@ -310,6 +311,47 @@ def test_a_model_below_the_gate_replaces_nothing(train: Callable[..., Any], root
     assert len(list((root / "models" / "sentiment").glob("*/card.json"))) == 1
 
 
+def test_the_same_model_again_is_kept_for_inspection(
+    cli: Cli, root: Path, fast: tuple[str, ...], last_run: LastRun
+) -> None:
+    before = artifact_of(root)
+    card = root / "data" / "06_models" / "card.json"
+    copied = card.read_bytes()
+    ended = cli(*fast, "pipeline=full", f"paths.root={root}")
+    assert ended.status == 0, ended.stderr
+    assert f"{before.version} stays in use" in ended.stderr
+    assert artifact_of(root).version == before.version
+    record, registry = last_run(root), Registry(root / "models", "sentiment")
+    comparison = record["comparison"]
+    held_out = layer(root, "09_inference", "new", "held_out.parquet")
+    assert (comparison["replaces"], comparison["n_seen"]) == (False, 0)
+    assert comparison["n_rows"] == len(held_out)
+    assert comparison["champion"] == before.version == record["model_version"]
+    (new,) = set(registry.versions()) - {before.version}
+    assert registry.card(new)["comparison"] == comparison
+    assert [line["event"] for line in registry.ledger()] == ["promoted", "held"]
+    assert registry.ledger()[-1]["version"] == new
+    assert card.read_bytes() == copied
+    predicted = layer(root, "09_inference", "predictions.parquet")
+    assert set(predicted["model_version"]) == {before.version}
+    assert set(predicted["id"]) <= set(held_out["id"])
+
+
+def test_a_worse_model_is_kept_for_inspection(
+    cli: Cli, root: Path, fast: tuple[str, ...], last_run: LastRun
+) -> None:
+    before = artifact_of(root).version
+    thresholds = ("training.thresholds.f1_macro=null", "training.thresholds.recall_macro=null")
+    base = (*fast, "pipeline=training", f"paths.root={root}", "training.model.learn.text=null")
+    ended = cli(*base, *thresholds, "classifier=prior", "training.model.calibration=null")
+    assert ended.status == 0, ended.stderr
+    assert "loses more F1 macro than training.gate.max_drop=0.01" in ended.stderr
+    assert artifact_of(root).version == before
+    comparison = last_run(root)["comparison"]
+    assert comparison["high"] < -0.01
+    assert len(Registry(root / "models", "sentiment").versions()) == 2
+
+
 def test_features_made_in_another_way_are_refused(train: Callable[..., Any], root: Path) -> None:
     path = root / "data" / "04_feature" / "manifest.json"
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -326,6 +368,7 @@ def test_a_retraining_keeps_the_algorithm(
         "pipeline=inference",
         "pipeline.on_skew=retrain",
         "inference.shares.low=0.4",
+        "training.gate.max_drop=null",
         "classifier=prior",
         "embedder=none",
         "feature.steps.text_statistics=null",
@@ -354,6 +397,7 @@ def test_a_retraining_keeps_the_rules(cli: Cli, root: Path, fast: tuple[str, ...
         "pipeline=inference",
         "pipeline.on_skew=retrain",
         "inference.shares.low=0.4",
+        "training.gate.max_drop=null",
         "training.balance=balanced",
         "training.model.calibration=null",
         "training.label.negative=1",

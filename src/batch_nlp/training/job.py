@@ -32,6 +32,7 @@ from batch_nlp.settings import Paths
 from batch_nlp.store import FeatureStore, Manifest
 from batch_nlp.tables import ParquetSink, from_pandas, write_json, write_text
 from batch_nlp.training.calibrate import CalibratedClassifier, inner_classifier
+from batch_nlp.training.challenge import Comparison, Gate, challenge, fingerprints
 from batch_nlp.training.evaluate import Evaluation, evaluate
 from batch_nlp.training.gate import check, limits
 from batch_nlp.training.labels import StarRule
@@ -60,19 +61,22 @@ class Trained:
     Attributes
     ----------
     version : str
-        Of the artifact, which is now in use.
+        Of the artifact.
     evaluation : Evaluation
         On the rows held out.
     held_out : DataFrame
         Those rows as they entered the feature pipeline: ``id`` and content, no labels.
     kernel : Kernel
         That feature pipeline.
+    in_use : bool
+        Whether the artifact was put in use; if not, the one before it still is.
     """
 
     version: str
     evaluation: Evaluation
     held_out: pd.DataFrame
     kernel: Kernel
+    in_use: bool
 
     def hold_back(self, folder: Path) -> Path:
         """Write the rows that were held out as new messages, their labels gone.
@@ -111,6 +115,8 @@ class TrainingJob:
         the square root of that, or all alike.
     thresholds : mapping of str to float or None
         Metrics that a model must reach before it is put in use.
+    gate : Gate
+        How much worse than the one in use it may be.
     max_rows : int, default=200000
         Train on at most so many messages, the newest.
     seed : int, default=0
@@ -126,6 +132,7 @@ class TrainingJob:
     split: Split = field(default_factory=Split)
     balance: Literal["balanced", "sqrt", "none"] = "none"
     thresholds: Mapping[str, float | None] = field(default_factory=dict)
+    gate: Gate = field(default_factory=Gate)
     max_rows: int = 200_000
     seed: int = 0
     features: str | None = None
@@ -151,6 +158,9 @@ class TrainingJob:
         retrained_from: str | None = None,
     ) -> Trained:
         """Train on a snapshot of the feature store and put the model in use if it passes.
+
+        It passes when it reaches the thresholds and is not worse than the one in use. A model
+        that is only worse, or just the same, is saved for inspection.
 
         Parameters
         ----------
@@ -222,6 +232,22 @@ class TrainingJob:
             reference = build_reference(
                 model, inputs, held_out, predicted, target[held_out], text=kernel.embedder.column
             )
+        made = {
+            "fingerprint": manifest.fingerprint,
+            "vector_fingerprint": manifest.vector_fingerprint,
+            "fields": dict(manifest.fields),
+        }
+        texts = rows[kernel.embedder.column]
+        comparison = challenge(
+            self.gate,
+            registry,
+            features=made,
+            rows=inputs[held_out],
+            texts=texts[held_out],
+            target=target[held_out],
+            predicted=predicted["prediction"].to_numpy(),
+        )
+        record.facts["comparison"] = comparison.to_dict()
         classifier, last = inner_classifier(model), model[-1]
         card = {
             "metrics": evaluation.to_dict(),
@@ -240,16 +266,15 @@ class TrainingJob:
             "config_digest": record.config_digest,
             "features": {
                 "run_id": manifest.run_id,
-                "fingerprint": manifest.fingerprint,
-                "vector_fingerprint": manifest.vector_fingerprint,
+                **made,
                 "sources": dict(manifest.sources),
-                "fields": dict(manifest.fields),
                 "steps": dict(manifest.steps),
             },
             "classifier": type(classifier).__name__,
             "parameters": classifier.get_params(),
             "calibration": last.describe() if isinstance(last, CalibratedClassifier) else None,
             "retrained_from": retrained_from,
+            "comparison": comparison.to_dict(),
         }
         record.facts["metrics"] = evaluation.to_dict()
         version = registry.save(
@@ -258,31 +283,29 @@ class TrainingJob:
                 model_pipeline=model,
                 card=card,
                 reference=reference.to_dict(),
+                trained_on=np.unique(fingerprints(texts[~held_out])),
             ),
             config_text=config_text,
         )
-        outputs = self._report(model, kernel, evaluation, inputs[held_out], paths)
-        outputs.append(
-            self._save_predictions(
-                predicted.assign(id=rows["id"][held_out], target=target[held_out]), paths
+        outputs = [registry.folder / version / CARD_FILE]
+        if comparison.replaces:  # the reports are those of the model in use
+            outputs += self._report(model, kernel, evaluation, inputs[held_out], paths)
+            outputs.append(
+                self._save_predictions(
+                    predicted.assign(id=rows["id"][held_out], target=target[held_out]), paths
+                )
             )
-        )
-        saved = (registry.folder / version / CARD_FILE).read_text(encoding="utf-8")
-        write_text(paths.layer("06_models") / "card.json", saved)
-        write_json(paths.layer("06_models") / "parameters.json", json.loads(saved)["parameters"])
-        outputs += [paths.layer("06_models") / name for name in ("card.json", "parameters.json")]
-        registry.promote(version)
+        outputs += self._conclude(comparison, registry, version, paths, run_id=record.run_id)
         # The card holds the digests of the other files of its folder.
-        outputs += [registry.folder / version / CARD_FILE, registry.folder / CURRENT_FILE]
         for path in outputs:
             record.produced(path)
-        logger.info("Model {} {} is in use.", registry.name, version)
         record.facts["model_version"] = version
         return Trained(
             version=version,
             evaluation=evaluation,
             held_out=rows.loc[held_out, ["id", *kernel.content]].reset_index(drop=True),
             kernel=kernel,
+            in_use=comparison.replaces,
         )
 
     def read(
@@ -436,6 +459,42 @@ class TrainingJob:
         with ParquetSink(paths.layer("05_model_input") / "split.parquet", SPLIT) as sink:
             sink.write(from_pandas(split, SPLIT))
         return sink.path
+
+    @staticmethod
+    def _conclude(
+        comparison: Comparison, registry: Registry, version: str, paths: Paths, *, run_id: str
+    ) -> list[Path]:
+        """Put the model in use or keep it for inspection, and say why."""
+        if comparison.n_rows:
+            logger.info(
+                "On {:,} held-out rows that it was not trained on, the model in use has F1 macro "
+                "{:.3f} and the new one {:.3f}: {:+.3f} (95 % interval {:+.3f} to {:+.3f})",
+                comparison.n_rows,
+                comparison.champion_f1_macro,
+                comparison.challenger_f1_macro,
+                comparison.difference,
+                comparison.low,
+                comparison.high,
+            )
+        if not comparison.replaces:
+            registry.hold(version, why=f"run {run_id}: {comparison.why}")
+            logger.warning(
+                "Model {0} {1} stays in use, and the new one, {2}, is kept for inspection: {3}.",
+                registry.name,
+                comparison.champion,
+                version,
+                comparison.why,
+            )
+            return []
+        saved = (registry.folder / version / CARD_FILE).read_text(encoding="utf-8")
+        card, parameters = (
+            paths.layer("06_models") / name for name in ("card.json", "parameters.json")
+        )
+        write_text(card, saved)
+        write_json(parameters, json.loads(saved)["parameters"])
+        registry.promote(version, why=f"run {run_id}: {comparison.why}")
+        logger.info("Model {} {} is in use ({}).", registry.name, version, comparison.why)
+        return [card, parameters, registry.folder / CURRENT_FILE]
 
     @staticmethod
     def _save_predictions(predicted: pd.DataFrame, paths: Paths) -> Path:
