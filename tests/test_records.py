@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from batch_nlp.errors import InputError
 from batch_nlp.records import RunRecord, new_run_id, utc_now
 from batch_nlp.rows.counts import Counts
 
 
 @pytest.fixture
 def record(tmp_path: Path) -> RunRecord:
-    return RunRecord(folder=tmp_path, pipeline="full", config_digest="abc")
+    folder = tmp_path / "data" / "08_reporting" / "runs"
+    return RunRecord(folder=folder, pipeline="full", config_digest="abc")
+
+
+def written(record: RunRecord) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((record.path / "run.json").read_text(encoding="utf-8"))
+    return content
 
 
 def test_run_ids_are_used_once_and_sort_by_time() -> None:
@@ -58,11 +69,69 @@ def test_a_second_pass_gets_a_number(record: RunRecord) -> None:
 def test_what_is_written(record: RunRecord, status: int, error: str | None) -> None:
     record.facts["model_version"] = "v1"
     record.write(exit_status=status, error=error)
-    written = json.loads((record.path / "run.json").read_text(encoding="utf-8"))
-    assert written["run_id"] == record.run_id == record.path.name
-    assert (written["exit_status"], written["error"]) == (status, error)
-    assert written["pipeline"] == "full"
-    assert written["model_version"] == "v1"
-    assert written["config_digest"] == "abc"
-    assert written["started"] <= written["ended"]
-    assert {"python", "scikit-learn", "batch_nlp"} <= set(written["libraries"])
+    content = written(record)
+    assert content["run_id"] == record.run_id == record.path.name
+    assert (content["exit_status"], content["error"]) == (status, error)
+    assert content["pipeline"] == "full"
+    assert content["model_version"] == "v1"
+    assert content["config_digest"] == "abc"
+    assert content["started"] <= content["ended"]
+    assert {"python", "scikit-learn", "batch_nlp"} <= set(content["libraries"])
+
+
+def test_a_run_that_is_killed_leaves_what_it_has_done(record: RunRecord) -> None:
+    record.stage("feature/extract", Counts(read=1, delivered=1), 0.1)
+    content = written(record)
+    assert (content["exit_status"], content["ended"], content["error"]) == (None, None, None)
+    assert list(content["stages"]) == ["feature/extract"]
+
+
+def test_outputs_are_told_by_path_digest_and_size(record: RunRecord, tmp_path: Path) -> None:
+    note = tmp_path / "models" / "note.txt"
+    note.parent.mkdir()
+    note.write_bytes(b"a note")
+    table = tmp_path / "ids.parquet"
+    pq.write_table(pa.table({"id": ["a", "b", "c"]}), table)
+    for path in (note, table):
+        record.produced(path)
+    record.produced(note, rows=7)
+    record.write(exit_status=0)
+    assert written(record)["outputs"] == {
+        "models/note.txt": {
+            "sha256": hashlib.sha256(b"a note").hexdigest(),
+            "bytes": 6,
+            "rows": 7,
+        },
+        "ids.parquet": {
+            "sha256": hashlib.sha256(table.read_bytes()).hexdigest(),
+            "bytes": table.stat().st_size,
+            "rows": 3,
+        },
+    }
+
+
+def test_an_output_outside_the_root_keeps_its_path(
+    record: RunRecord, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "note.txt"
+    elsewhere.write_bytes(b"")
+    record.produced(elsewhere)
+    assert list(record.outputs) == [str(elsewhere)]
+
+
+def test_an_output_that_is_not_there_is_an_error(record: RunRecord, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Cannot read .*nothing: No such file"):
+        record.produced(tmp_path / "nothing")
+    assert not record.outputs
+
+
+def test_a_file_of_an_earlier_run_that_is_removed_is_named(
+    record: RunRecord, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.csv"
+    record.removed(path)
+    assert "removed" not in record.facts
+    path.touch()
+    record.removed(path)
+    assert not path.exists()
+    assert record.facts["removed"] == ["old.csv"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -145,3 +146,31 @@ def test_features_of_another_version_of_the_program_are_not_trained_on(
 def test_the_status_of_predictions_outside_the_band_is_like_no_other() -> None:
     assert OUTSIDE_BAND == 3
     assert OUTSIDE_BAND not in {error.exit_status for error in (InputError, GateError)}
+
+
+def test_a_run_names_all_that_it_leaves_behind(trained_root: Path, last_run: LastRun) -> None:
+    record = last_run(trained_root)
+    left = {
+        path.relative_to(trained_root).as_posix()
+        for folder in ("data", "models")
+        for path in (trained_root / folder).rglob("*")
+        if path.is_file()
+    }
+    run = f"data/08_reporting/runs/{record['run_id']}/"
+    own = {"run.json", "run.log"}
+    # The store's parts are a cache, and the card has the digests of the model's other files.
+    unnamed = {
+        *(f"{run}{name}" for name in own),
+        *(name for name in left if name.startswith(("data/01_raw/", "data/04_feature/rows/"))),
+        *(name for name in left if name.startswith("data/04_feature/vectors/")),
+        *(
+            name
+            for name in left
+            if name.startswith("models/") and name.endswith((".joblib", ".yaml"))
+        ),
+    }
+    assert set(record["outputs"]) == left - unnamed
+    for name, told in record["outputs"].items():
+        content = (trained_root / name).read_bytes()
+        assert told["sha256"] == hashlib.sha256(content).hexdigest()
+        assert told["bytes"] == len(content)

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pyarrow.parquet as pq
 from loguru import logger
 
 from batch_nlp.artifact import installed_libraries
 from batch_nlp.rows.counts import Counts
-from batch_nlp.tables import write_json
+from batch_nlp.tables import file_digest, write_json
+
+RECORD_FILE = "run.json"
+
+_libraries = cache(installed_libraries)
 
 
 def utc_now() -> str:
@@ -30,6 +36,8 @@ def new_run_id() -> str:
 class RunRecord:
     """What one run did, written to ``08_reporting/runs/<run_id>/run.json``.
 
+    It is written after every stage, so that a run that is killed leaves one too.
+
     Parameters
     ----------
     folder : Path
@@ -43,6 +51,9 @@ class RunRecord:
     ----------
     stages : dict
         For each stage ``read``, ``delivered``, ``rejected``, ``duplicates`` and ``seconds``.
+    outputs : dict
+        For each file that the run left behind, by its path from the root: ``sha256``, ``bytes``,
+        and ``rows`` of a table.
     facts : dict
         Whatever else is worth knowing: share verdict, model, sources.
     """
@@ -53,12 +64,51 @@ class RunRecord:
     run_id: str = field(default_factory=new_run_id)
     started: str = field(default_factory=utc_now)
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
         """Folder of this run."""
         return self.folder / self.run_id
+
+    @property
+    def root(self) -> Path:
+        """Folder of the installation, which paths are told from."""
+        return self.folder.absolute().parents[2]
+
+    def produced(self, path: Path, *, rows: int | None = None) -> None:
+        """Add a file that the run leaves behind, once it is complete.
+
+        Parameters
+        ----------
+        path : Path
+            The file; one that is written again is added again.
+        rows : int, optional
+            Of a table; those of a Parquet file are read from it.
+
+        Raises
+        ------
+        InputError
+            If the file is not there.
+        """
+        path = path.absolute()
+        sha256 = file_digest(path)
+        if rows is None and path.suffix == ".parquet":
+            rows = pq.read_metadata(path).num_rows
+        told = {"sha256": sha256, "bytes": path.stat().st_size}
+        self.outputs[self.name_of(path)] = told if rows is None else {**told, "rows": rows}
+
+    def removed(self, path: Path) -> None:
+        """Remove a file of an earlier run that would not go with those of this one."""
+        if path.exists():
+            path.unlink()
+            self.facts.setdefault("removed", []).append(self.name_of(path.absolute()))
+
+    def name_of(self, path: Path) -> str:
+        """Give an absolute path from the root, or as it is where it is not under it."""
+        inside = path.is_relative_to(self.root)
+        return (path.relative_to(self.root) if inside else path).as_posix()
 
     def stage(
         self, name: str, counts: Counts, seconds: float, *, level: str = "INFO", **more: Any
@@ -97,14 +147,15 @@ class RunRecord:
             counts.duplicates,
             seconds,
         )
+        self.write(exit_status=None)
 
-    def write(self, *, exit_status: int, error: str | None = None) -> None:
-        """Write the record; a run that failed leaves one too.
+    def write(self, *, exit_status: int | None, error: str | None = None) -> None:
+        """Write the record; a run that failed or was killed leaves one too.
 
         Parameters
         ----------
-        exit_status : int
-            What the process exits with.
+        exit_status : int or None
+            What the process exits with; None while it runs.
         error : str, optional
             The line that the failure ended in.
         """
@@ -112,12 +163,13 @@ class RunRecord:
             "run_id": self.run_id,
             "pipeline": self.pipeline,
             "started": self.started,
-            "ended": utc_now(),
+            "ended": None if exit_status is None else utc_now(),
             "exit_status": exit_status,
             "error": error,
             "stages": self.stages,
             **self.facts,
+            "outputs": self.outputs,
             "config_digest": self.config_digest,
-            "libraries": installed_libraries(),
+            "libraries": _libraries(),
         }
-        write_json(self.path / "run.json", content)
+        write_json(self.path / RECORD_FILE, content)

@@ -71,6 +71,8 @@ def run(config: DictConfig) -> int:
         )
         config_text = OmegaConf.to_yaml(OmegaConf.create(plain_config))
         write_text(record.path / "config.yaml", config_text)
+        record.produced(record.path / "config.yaml")
+        record.write(exit_status=None)
     except BatchNlpError as error:
         logger.error(str(error))
         return error.exit_status
@@ -219,6 +221,8 @@ class _Run:
     def distill(self) -> None:
         """Make a static model."""
         folder = build(self.config.distill, "distill").run()
+        for path in sorted(folder.iterdir()):
+            self.record.produced(path)
         logger.info("The static model is in {0}; use it with embedder.path={0}", folder)
 
     def _feature_job(self, steps: Any) -> FeatureJob:
@@ -270,6 +274,7 @@ class _Run:
 
     def _hold_back(self, trained: Trained) -> None:
         path = trained.hold_back(self.paths.layer("09_inference") / "new")
+        self.record.produced(path, rows=len(trained.held_out))
         logger.info("Held back {:,} messages as new ones: {}", len(trained.held_out), path)
 
     def _conclude(self, verdict: ShareVerdict) -> int:

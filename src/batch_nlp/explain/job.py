@@ -117,6 +117,7 @@ class ExplainJob:
             )
             chosen = self._chosen(rows)
         stream.report(record, "explain")
+        record.produced(rejected)
         turned_away = self._turned_away(chosen, rejected, source)
         stream.require_some(rejected)
         if chosen.empty:
@@ -134,6 +135,8 @@ class ExplainJob:
                 model=f"{artifact.card['name']} {artifact.version}",
             )
             write_text(folder / "explanations.html", page)
+        record.produced(folder / "explanations.parquet")
+        record.produced(folder / "explanations.html")
         record.stage(
             "explain/explain",
             Counts(

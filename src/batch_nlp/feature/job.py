@@ -126,6 +126,7 @@ class FeatureJob:
                     with clock.step("layers"):
                         layers.write(made)
         stream.report(record, "feature")
+        record.produced(rejected)
         stream.require_some(rejected)
         self._report(kernel, usage, clock, record)
         make_room(folder, engine.store_bytes)
@@ -139,6 +140,12 @@ class FeatureJob:
             dated=dated,
         )
         write_manifest(folder, manifest)
+        record.produced(folder / snapshot, rows=delivered.rows)
+        record.produced(folder / "manifest.json")
+        for path in layers.paths if layers is not None else ():
+            record.produced(path)
+        if stream.extracted is not None:
+            record.produced(stream.extracted)
         record.facts["sources"] = dict(manifest.sources)
         record.facts["skipped"] = stream.skipped
         return manifest
@@ -229,6 +236,7 @@ class _Layers:
         self._features = ParquetSink(
             paths.layer("03_primary") / "features.parquet", _derived_schema(kernel)
         )
+        self.paths = (self._rows.path, self._features.path)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:

@@ -116,11 +116,14 @@ class InferenceJob:
                     counts += scored.counts
                     usage.add(scored.usage)
         stream.report(record, "inference")
+        record.produced(rejected)
         stream.require_some(rejected)
-        if not self.csv:
-            # One of an earlier run would not go with the Parquet file.
-            (folder / "predictions.csv").unlink(missing_ok=True)
         n_scored = int(counts.sum())
+        record.produced(folder / "predictions.parquet", rows=n_scored)
+        if self.csv:
+            record.produced(folder / "predictions.csv", rows=n_scored)
+        else:
+            record.removed(folder / "predictions.csv")
         make_room(features, engine.store_bytes)
         record.stage(
             "inference/features",

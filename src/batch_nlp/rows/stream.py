@@ -126,7 +126,7 @@ class RowStream(Generic[Result]):
         self._door: _Door[Result] = _Door(check, source.names, work)
         self._extraction = Extraction(source, engine, spill, targets=targets)
         self._rejected = ParquetSink(rejected, REJECTED)
-        self._extracted = extracted
+        self.extracted = extracted
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -174,10 +174,10 @@ class RowStream(Generic[Result]):
         rows = self._extraction.rows(self.engine.batch_rows_for(self.n_rows, self.processes))
         with ExitStack() as stack:
             layer = None
-            if self._extracted is not None:
+            if self.extracted is not None:
                 where = [REJECTED.field("source"), REJECTED.field("row")]
                 schema = pa.schema([*where, *text_schema(list(self.source.fields))])
-                layer = stack.enter_context(ParquetSink(self._extracted, schema))
+                layer = stack.enter_context(ParquetSink(self.extracted, schema))
             for batch in self.clock.timed(rows, "extract"):
                 if layer is not None:
                     with self.clock.step("layers"):

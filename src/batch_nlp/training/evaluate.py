@@ -73,7 +73,7 @@ class Evaluation:
         """Give every field by name, in plain Python numbers that JSON can hold."""
         return asdict(self)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path) -> list[Path]:
         """Write ``metrics.json`` and ``metrics.parquet``, each whole or not at all.
 
         The table has one row per measure: ``metric`` (str), ``label`` (the class, missing for
@@ -84,13 +84,20 @@ class Evaluation:
         ----------
         folder : Path
             Where to; it is made if it is not there.
+
+        Returns
+        -------
+        list of Path
+            The files.
         """
-        write_json(folder / "metrics.json", self.to_dict())
+        files = [folder / "metrics.json", folder / "metrics.parquet"]
+        write_json(files[0], self.to_dict())
         table = pa.Table.from_pylist(
             [dict(zip(_TIDY.names, row, strict=True)) for row in self._rows()], schema=_TIDY
         )
-        with atomic_path(folder / "metrics.parquet") as beside:
+        with atomic_path(files[1]) as beside:
             pq.write_table(table, beside)
+        return files
 
     def _rows(self) -> list[tuple[str, str | None, float]]:
         rows: list[tuple[str, str | None, float]] = [

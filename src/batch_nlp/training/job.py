@@ -17,7 +17,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_sample_weight
 
-from batch_nlp.artifact import CARD_FILE, Artifact, Registry
+from batch_nlp.artifact import CARD_FILE, CURRENT_FILE, Artifact, Registry
 from batch_nlp.errors import InputError
 from batch_nlp.explain.contributions import importances
 from batch_nlp.kernel import Kernel
@@ -196,7 +196,8 @@ class TrainingJob:
             evaluation = evaluate(
                 target[held_out], predicted[PROBABILITIES], predicted=predicted["prediction"]
             )
-            evaluation.write(record.path)
+            for path in evaluation.write(record.path):
+                record.produced(path)
         tested = int(held_out.sum())
         record.stage(
             "training/evaluate", Counts(read=tested, delivered=tested), clock.seconds["evaluate"]
@@ -247,14 +248,21 @@ class TrainingJob:
             Artifact(feature_pipeline=kernel.pipeline, model_pipeline=model, card=card),
             config_text=config_text,
         )
-        self._report(model, kernel, evaluation, inputs[held_out], paths)
-        self._save_predictions(
-            predicted.assign(id=rows["id"][held_out], target=target[held_out]), paths
+        outputs = self._report(model, kernel, evaluation, inputs[held_out], paths)
+        outputs.append(
+            self._save_predictions(
+                predicted.assign(id=rows["id"][held_out], target=target[held_out]), paths
+            )
         )
         saved = (registry.folder / version / CARD_FILE).read_text(encoding="utf-8")
         write_text(paths.layer("06_models") / "card.json", saved)
         write_json(paths.layer("06_models") / "parameters.json", json.loads(saved)["parameters"])
+        outputs += [paths.layer("06_models") / name for name in ("card.json", "parameters.json")]
         registry.promote(version)
+        # The card holds the digests of the other files of its folder.
+        outputs += [registry.folder / version / CARD_FILE, registry.folder / CURRENT_FILE]
+        for path in outputs:
+            record.produced(path)
         logger.info("Model {} {} is in use.", registry.name, version)
         record.facts["model_version"] = version
         return Trained(
@@ -307,7 +315,7 @@ class TrainingJob:
         target = rows.pop("target").to_numpy()
         with clock.step("split"):
             held_out = self.split.held_out(rows["date"], rows[kernel.embedder.column], target)
-            self._save_split(rows["id"], held_out, target, paths)
+            record.produced(self._save_split(rows["id"], held_out, target, paths))
         record.stage(
             "training/split",
             Counts(read=len(rows), delivered=len(rows)),
@@ -389,6 +397,7 @@ class TrainingJob:
             )
             with ParquetSink(paths.layer("05_model_input") / "rejected.parquet", REJECTED) as sink:
                 sink.write(from_pandas(unlabelled[REJECTED.names], REJECTED))
+            record.produced(sink.path)
         labelled = rows[target.notna()].assign(target=target[target.notna()].astype("int64"))
         record.stage(
             "training/label",
@@ -407,18 +416,20 @@ class TrainingJob:
     @staticmethod
     def _save_split(
         ids: pd.Series, held_out: npt.NDArray[np.bool_], target: npt.NDArray[np.int64], paths: Paths
-    ) -> None:
+    ) -> Path:
         split = pd.DataFrame(
             {"id": ids, "split": np.where(held_out, "test", "train"), "target": target}
         )
         with ParquetSink(paths.layer("05_model_input") / "split.parquet", SPLIT) as sink:
             sink.write(from_pandas(split, SPLIT))
+        return sink.path
 
     @staticmethod
-    def _save_predictions(predicted: pd.DataFrame, paths: Paths) -> None:
+    def _save_predictions(predicted: pd.DataFrame, paths: Paths) -> Path:
         path = paths.layer("07_model_output") / "test_predictions.parquet"
         with ParquetSink(path, TEST_PREDICTIONS) as sink:
             sink.write(from_pandas(predicted[TEST_PREDICTIONS.names], TEST_PREDICTIONS))
+        return path
 
     @staticmethod
     def _report(
@@ -427,7 +438,7 @@ class TrainingJob:
         evaluation: Evaluation,
         held_out: pd.DataFrame,
         paths: Paths,
-    ) -> None:
+    ) -> list[Path]:
         from batch_nlp.reporting.diagrams import pipeline_html  # noqa: PLC0415
         from batch_nlp.reporting.pictures import (  # noqa: PLC0415  matplotlib, once it draws
             confusion_matrix_png,
@@ -438,16 +449,28 @@ class TrainingJob:
         )
 
         folder = paths.layer("08_reporting")
-        evaluation.write(folder)
-        confusion_matrix_png(evaluation, folder / "confusion_matrix.png")
-        reliability_png(evaluation, folder / "reliability.png")
-        feature_importance_png(feature_importances(model), folder / "feature_importance.png")
         moved = importances(model, held_out)
         with ParquetSink(folder / "importance.parquet", IMPORTANCES) as sink:
             sink.write(from_pandas(moved, IMPORTANCES))
-        shap_importance_png(moved, folder / "shap_importance.png")
-        pipeline_html(kernel.pipeline, "Feature pipeline", folder / "feature_pipeline.html")
-        pipeline_html(model, "Training pipeline", folder / "training_pipeline.html")
+        names = (
+            "confusion_matrix.png",
+            "reliability.png",
+            "feature_importance.png",
+            "shap_importance.png",
+            "feature_pipeline.html",
+            "training_pipeline.html",
+        )
+        confusion, reliability, importance, shap, features, training = (
+            folder / name for name in names
+        )
+        confusion_matrix_png(evaluation, confusion)
+        reliability_png(evaluation, reliability)
+        feature_importance_png(feature_importances(model), importance)
+        shap_importance_png(moved, shap)
+        pipeline_html(kernel.pipeline, "Feature pipeline", features)
+        pipeline_html(model, "Training pipeline", training)
+        pages = [confusion, reliability, importance, shap, features, training]
+        return [*evaluation.write(folder), sink.path, *pages]
 
 
 def inputs_of(rows: pd.DataFrame) -> pd.DataFrame:

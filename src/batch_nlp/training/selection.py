@@ -244,11 +244,13 @@ class SelectionJob:
         for step in ("compare", "tune"):
             counts = Counts(read=len(rows), delivered=len(rows))
             record.stage(f"selection/{step}", counts, clock.seconds[step])
-        self._report([*compared, *tuned], paths.layer("08_reporting"))
+        outputs = self._report([*compared, *tuned], paths.layer("08_reporting"))
         parameters = {key: value for key, value in node.items() if key != "_target_"}
         scores = {measure: round(best.mean(measure), 6) for measure in ("f1_weighted", "f1_macro")}
         path = paths.layer("06_models") / BEST_FILE
         write_best(path, name, parameters, **scores, run_id=record.run_id)
+        for each in (path, *outputs):
+            record.produced(each)
         record.facts["selection"] = {"name": name, "parameters": parameters, **scores}
         bench.folds.remove()
         logger.info(
@@ -354,7 +356,7 @@ class SelectionJob:
             study.tell(trial, standing.mean("f1_weighted"))
             yield standing
 
-    def _report(self, standings: Sequence[Standing], folder: Path) -> None:
+    def _report(self, standings: Sequence[Standing], folder: Path) -> list[Path]:
         """Write the leaderboard, best first, as a table and as a page."""
         scored = _ranked([each for each in standings if each.scores])
         rest = [each for each in standings if not each.scores]
@@ -389,7 +391,9 @@ class SelectionJob:
             "|---|---|---|---|---|---|---|",
             *(_line(row) for _, row in rows.iterrows()),
         ]
-        write_text(folder / "selection_leaderboard.md", "\n".join(lines) + "\n")
+        page = folder / "selection_leaderboard.md"
+        write_text(page, "\n".join(lines) + "\n")
+        return [sink.path, page]
 
 
 @dataclass(frozen=True, kw_only=True)
