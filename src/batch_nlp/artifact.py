@@ -224,6 +224,16 @@ class Registry:
         self._verified(version)
         write_text(self.folder / CURRENT_FILE, f"{version}\n")
 
+    def verify(self, version: str) -> dict[str, Any]:
+        """Give the card of a version whose files are the ones that were saved.
+
+        Raises
+        ------
+        ArtifactError
+            As `promote`.
+        """
+        return self._verified(version)[0]
+
     def load(self, version: str | None = None) -> Artifact:
         """Read a version, once its files are known to be the ones that were saved.
 

@@ -28,6 +28,7 @@ from batch_nlp.store import Manifest, read_manifest
 from batch_nlp.tables import digest, write_text
 
 if TYPE_CHECKING:  # built from the configuration, and imported only where they are needed
+    from batch_nlp.audit import AuditJob
     from batch_nlp.explain.job import ExplainJob
     from batch_nlp.inference.job import InferenceJob
     from batch_nlp.training.job import Trained, TrainingJob
@@ -150,6 +151,8 @@ class _Run:
                 self.explain()
             elif stage == "selection":
                 self.selection()
+            elif stage == "audit":
+                self.audit()
             else:
                 self.distill()
         return self._conclude(verdict) if verdict is not None else 0
@@ -217,6 +220,11 @@ class _Run:
     def explain(self) -> None:
         """Say why messages get their labels from the model in use."""
         self._on_new_messages(build(self.config.explain, "explain"))
+
+    def audit(self) -> None:
+        """Hold a finished run against its files."""
+        job: AuditJob = build(self.config.audit, "audit")
+        job.run(paths=self.paths, engine=self.engine, record=self.record)
 
     def distill(self) -> None:
         """Make a static model."""

@@ -36,7 +36,7 @@ class Configuration:
         Of everything random.
     model, sample, paths, logs, engine, dataset, embedder, classifier : mapping
         What is built, by its ``_target_``.
-    feature, training, inference, pipeline, distill, explain, selection : mapping
+    feature, training, inference, pipeline, distill, explain, selection, audit : mapping
         The same.
     """
 
@@ -56,6 +56,7 @@ class Configuration:
     distill: Mapping[str, Any]
     explain: Mapping[str, Any]
     selection: Mapping[str, Any]
+    audit: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +100,8 @@ class PipelineChoice:
     name : str
         What the run is called.
     stages : list of str
-        Of ``feature``, ``selection``, ``training``, ``inference``, ``distill`` and ``explain``,
-        in order.
+        Of ``feature``, ``selection``, ``training``, ``inference``, ``distill``, ``explain`` and
+        ``audit``, in order.
     on_skew : {"retrain", "report", "fail"}, default="report"
         What to do when a class's share of the predictions is outside the band.
     max_retrains : int, default=1
@@ -109,7 +110,9 @@ class PipelineChoice:
 
     name: str
     stages: list[
-        typing.Literal["feature", "training", "inference", "distill", "explain", "selection"]
+        typing.Literal[
+            "feature", "training", "inference", "distill", "explain", "selection", "audit"
+        ]
     ]
     on_skew: typing.Literal["retrain", "report", "fail"] = "report"
     max_retrains: int = 1
@@ -154,7 +157,7 @@ def verify(config: DictConfig) -> None:
     Traceback (most recent call last):
     batch_nlp.errors.InputError: sede is unknown; the configuration takes seed, model, sample, \
 paths, logs, engine, dataset, embedder, classifier, feature, training, inference, pipeline, \
-distill, explain, selection.
+distill, explain, selection, audit.
     """
     parts = plain(config)
     _verify({"_target_": f"{__name__}.{Configuration.__name__}", **parts}, "")
