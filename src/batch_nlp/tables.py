@@ -236,7 +236,12 @@ def expand(pattern: str | Sequence[str], *, key: str) -> list[str]:
     files: list[str] = []
     for each in patterns:
         named = Path(each).expanduser()
-        if named.is_file():
+        try:
+            is_file = named.is_file()
+        except OSError as error:  # such as a name that is too long
+            message = f"{key}: {each}: {error.strerror}."
+            raise InputError(message) from error
+        if is_file:
             files.append(str(named))
             continue
         if named.is_dir():
