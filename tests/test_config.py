@@ -99,6 +99,7 @@ def test_the_parts_that_leave_no_choice_build(composed: Compose, tmp_path: Path)
         "selection",
         "score",
         "models",
+        "audit",
     ):
         assert build(config[part], part) is not None
     assert list(tmp_path.iterdir()) == []

@@ -43,10 +43,16 @@ def test_stages_that_do_not_add_up_are_not_recorded(record: RunRecord) -> None:
     assert not record.stages
 
 
+def test_rows_lost_between_two_stages_are_missed(record: RunRecord) -> None:
+    record.stage("feature/extract", Counts(read=3, delivered=3), 0.1)
+    with pytest.raises(RuntimeError, match="Stage feature, from its first step to feature/valid"):
+        record.stage("feature/validate", Counts(read=2, delivered=2), 0.1)
+
+
 def test_a_second_pass_gets_a_number(record: RunRecord) -> None:
     for n in range(3):
         record.stage("feature/extract", Counts(read=n, delivered=n), 0.12345, computed=n)
-        record.stage("feature/extract_more", Counts(), 0)
+        record.stage("feature/extract_more", Counts(read=n, delivered=n), 0)
     assert list(record.stages) == [
         "feature/extract",
         "feature/extract_more",

@@ -436,6 +436,16 @@ class Registry:
             {"time": now, "event": event, "version": version, "previous": previous, "why": why},
         )
 
+    def verify(self, version: str) -> dict[str, Any]:
+        """Give the card of a version whose files are the ones that were saved.
+
+        Raises
+        ------
+        ArtifactError
+            As `promote`.
+        """
+        return self._verified(version)[0]
+
     def load(self, version: str | None = None) -> Artifact:
         """Read a version, once its files are known to be the ones that were saved.
 

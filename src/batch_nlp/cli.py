@@ -49,6 +49,7 @@ def main(config_folder: Path) -> int:
         return statuses[-1]
 
     listen()
+    usual, sys.unraisablehook = sys.unraisablehook, _log_unraisable
     try:
         overrides = sys.argv[1:]
         if all(_PLAIN.match(override) for override in overrides):
@@ -70,7 +71,17 @@ def main(config_folder: Path) -> int:
     except KeyboardInterrupt:
         _complain("Interrupted.")
         return INTERRUPTED
+    finally:
+        sys.unraisablehook = usual
     return max(statuses, default=0)
+
+
+def _log_unraisable(unraisable: Any) -> None:
+    """Keep the traceback of what a library's callback cannot raise off the terminal."""
+    from loguru import logger  # noqa: PLC0415  --help need not wait for the libraries
+
+    value = unraisable.exc_value
+    logger.bind(only="file").opt(exception=value).debug("Ignored in {}", unraisable.object)
 
 
 def _one_line(error: Exception) -> str:

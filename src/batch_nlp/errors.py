@@ -14,6 +14,17 @@ class BatchNlpError(Exception):
 
     exit_status = 1
 
+    def __str__(self) -> str:
+        r"""Give the line; what came into it from a file cannot break it or steer a terminal.
+
+        Examples
+        --------
+        >>> str(BatchNlpError("odd value: a\nb\x1b[2J"))
+        'odd value: a\ufffdb\ufffd[2J'
+        """
+        line = super().__str__()
+        return "".join(each if each.isprintable() else "\ufffd" for each in line)
+
 
 class InputError(BatchNlpError):
     """The configuration or the input is at fault, and the user can put it right."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,8 +16,8 @@ from loguru import logger
 
 from batch_nlp.artifact import installed_libraries
 from batch_nlp.redaction import redacted
-from batch_nlp.rows.counts import Counts
-from batch_nlp.tables import file_digest, write_json
+from batch_nlp.rows.counts import Counts, totals
+from batch_nlp.tables import digest, file_digest, write_json
 
 RECORD_FILE = "run.json"
 
@@ -132,12 +133,14 @@ class RunRecord:
         Raises
         ------
         RuntimeError
-            If a row went missing.
+            If a row went missing, within the stage or since the one before.
         """
         counts.check(name)
         again = sum(known == name or known.startswith(f"{name}#") for known in self.stages)
         label = f"{name}#{again + 1}" if again else name
         self.stages[label] = {**counts.to_dict(), "seconds": round(seconds, 3), **more}
+        for package, whole in totals(self.stages).items():
+            whole.check(f"{package}, from its first step to {name},")
         logger.log(
             level,
             "{:<24} {:>9,} read {:>9,} delivered {:>6,} rejected {:>6,} duplicates {:>7.2f} s",
@@ -167,10 +170,18 @@ class RunRecord:
             "ended": None if exit_status is None else utc_now(),
             "exit_status": exit_status,
             "error": error,
+            "rows": {package: whole.to_dict() for package, whole in totals(self.stages).items()},
             "stages": self.stages,
             **self.facts,
             "outputs": self.outputs,
             "config_digest": self.config_digest,
             "libraries": _libraries(),
         }
-        write_json(self.path / RECORD_FILE, redacted(content))
+        content = redacted(content)
+        write_json(self.path / RECORD_FILE, {**content, "sha256": record_digest(content)})
+
+
+def record_digest(content: Mapping[str, Any]) -> str:
+    """Give the SHA-256 of a record's content, its own ``sha256`` aside, however it is laid out."""
+    plain = json.loads(json.dumps(content))
+    return digest({key: value for key, value in plain.items() if key != "sha256"})

@@ -36,6 +36,7 @@ from batch_nlp.store import Manifest, read_manifest
 from batch_nlp.tables import digest, file_digest, write_text
 
 if TYPE_CHECKING:  # built from the configuration, and imported only where they are needed
+    from batch_nlp.audit import AuditJob
     from batch_nlp.explain.job import ExplainJob
     from batch_nlp.inference.job import InferenceJob
     from batch_nlp.models import ModelsJob
@@ -176,6 +177,7 @@ class _Run:
             "selection": self.selection,
             "score": self.score,
             "models": self.models,
+            "audit": self.audit,
             "distill": self.distill,
         }
         for stage in self.choice.stages:
@@ -347,6 +349,11 @@ class _Run:
         """List the versions of the model, and change which is in use or kept if asked to."""
         job: ModelsJob = build(self.config.models, "models")
         job.run(self.registry, self.record)
+
+    def audit(self) -> None:
+        """Hold a finished run against its files."""
+        job: AuditJob = build(self.config.audit, "audit")
+        job.run(paths=self.paths, engine=self.engine, record=self.record)
 
     def distill(self) -> None:
         """Make a static model."""

@@ -41,7 +41,9 @@ class Configuration:
         Seconds to wait while another run works on the same root; None: for ever.
     model, sample, paths, logs, engine, dataset, embedder, classifier : mapping
         What is built, by its ``_target_``.
-    feature, training, inference, pipeline, distill, explain, selection, score, models : mapping
+    feature, training, inference, pipeline, distill, explain, selection : mapping
+        The same.
+    score, models, audit : mapping
         The same.
     """
 
@@ -65,6 +67,7 @@ class Configuration:
     selection: Mapping[str, Any]
     score: Mapping[str, Any]
     models: Mapping[str, Any]
+    audit: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +112,7 @@ class PipelineChoice:
         What the run is called.
     stages : list of str
         Of ``feature``, ``selection``, ``training``, ``inference``, ``distill``, ``explain``,
-        ``score`` and ``models``, in order.
+        ``score``, ``models`` and ``audit``, in order.
     on_skew : {"retrain", "report", "fail"}, default="report"
         What to do when a class's share of the predictions is outside the band.
     max_retrains : int, default=1
@@ -127,6 +130,7 @@ class PipelineChoice:
             "selection",
             "score",
             "models",
+            "audit",
         ]
     ]
     on_skew: typing.Literal["retrain", "report", "fail"] = "report"
@@ -172,8 +176,8 @@ def verify(config: DictConfig) -> None:
     Traceback (most recent call last):
     batch_nlp.errors.InputError: sede is unknown; the configuration takes seed, force, wait, \
 model, sample, paths, logs, engine, dataset, embedder, classifier, feature, training, inference, \
-pipeline, distill, explain, selection, score, \
-models.
+pipeline, distill, explain, selection, score, models, \
+audit.
     """
     parts = plain(config)
     _verify({"_target_": f"{__name__}.{Configuration.__name__}", **parts}, "")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import glob
 import gzip
 import hashlib
+import io
 import itertools
 import json
 import os
 import shutil
 import uuid
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -234,7 +236,12 @@ def expand(pattern: str | Sequence[str], *, key: str) -> list[str]:
     files: list[str] = []
     for each in patterns:
         named = Path(each).expanduser()
-        if named.is_file():
+        try:
+            is_file = named.is_file()
+        except OSError as error:  # such as a name that is too long
+            message = f"{key}: {each}: {error.strerror}."
+            raise InputError(message) from error
+        if is_file:
             files.append(str(named))
             continue
         if named.is_dir():
@@ -391,18 +398,85 @@ def read_csv(path: str | Path, *, delimiter: str = ",") -> Iterator[pa.RecordBat
     Raises
     ------
     InputError
-        If the file is empty, its header is not UTF-8, or a quote is never closed within a block.
+        If the file is empty, its header is not UTF-8, or a quote is never closed.
     """
-    broken: dict[int, str] = {}
+    with _decompressed(path) as stream, _csv_errors(path, delimiter):
+        header = _csv_header(path, delimiter)
+        records = _CsvRecords(stream)
+        yield from _csv_batches(path, records, header, delimiter)
+        if records.end_in_quotes(len(header), delimiter):
+            message = (
+                f"{path}: a quote that begins in record {records.last - 1} is never closed, so "
+                "that the rest of the file would be one value: close it, or double it where it is "
+                "meant."
+            )
+            raise InputError(message)
+        if records.broken:
+            yield _broken_records(path, records.broken, header)
 
-    def remember(record: Any) -> str:
-        broken[record.number] = (
+
+class _CsvRecords(io.RawIOBase):
+    """A stream that remembers how it ended, and which of its records have the wrong length."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__()
+        self._stream = stream
+        # A value fits in a block, and so in the last two that were read.
+        self._blocks: deque[bytes] = deque(maxlen=2)
+        self._text = ""
+        self.broken: dict[int, str] = {}
+        self.number = 1
+        self.value = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._stream.read(size)
+        if block:
+            self._blocks.append(block)
+        return block
+
+    def remember(self, record: Any) -> str:
+        self.broken[record.number] = (
             f"{record.expected_columns} values in a record, got {record.actual_columns}"
         )
+        self._text = record.text
         return "skip"
 
-    with _decompressed(path) as stream, _csv_errors(path, delimiter):
-        yield from _csv_batches(path, stream, delimiter, remember, broken)
+    @property
+    def last(self) -> int:
+        """Number of the last record, the header being the first."""
+        return max([self.number, *self.broken])
+
+    def end_in_quotes(self, n_columns: int, delimiter: str) -> bool:
+        if self.last in self.broken:
+            return _ends_in_quotes(self._text, delimiter)
+        return _never_closed(b"".join(self._blocks), self.value, n_columns, delimiter)
+
+
+def _never_closed(tail: bytes, value: bytes, n_columns: int, delimiter: str) -> bool:
+    """Tell whether a file that ends in `tail` and in the value `value` ends within quotes."""
+    opened = b'"' + value.replace(b'"', b'""')
+    if tail.rstrip(b"\r\n").endswith(opened + b'"'):
+        return False
+    before = (delimiter.encode(),) if n_columns > 1 else (b"", b"\n", b"\r")
+    line_ended = tail.removesuffix(b"\n").removesuffix(b"\r")
+    return any(
+        end.endswith(opened) and end[: -len(opened)][-1:] in before for end in (tail, line_ended)
+    )
+
+
+def _ends_in_quotes(record: str, delimiter: str) -> bool:
+    """Tell whether the last value of a record begins with a quote and goes on to its end."""
+    inside, begins = False, True
+    for character in record:
+        if character == '"' and (inside or begins):
+            # Doubled, it leaves and enters again.
+            inside, begins = not inside, inside
+        else:
+            begins = not inside and character == delimiter
+    return inside
 
 
 @contextmanager
@@ -416,16 +490,15 @@ def _csv_errors(path: str | Path, delimiter: str) -> Iterator[None]:
 
 
 def _csv_batches(
-    path: str | Path, stream: BinaryIO, delimiter: str, remember: Any, broken: dict[int, str]
+    path: str | Path, records: _CsvRecords, header: list[str], delimiter: str
 ) -> Iterator[pa.RecordBatch]:
-    header = _csv_header(path, delimiter)
     reader = pa.csv.open_csv(
-        stream,
+        records,
         read_options=pa.csv.ReadOptions(
             use_threads=False, block_size=BLOCK_BYTES, column_names=header, skip_rows=1
         ),
         parse_options=pa.csv.ParseOptions(
-            delimiter=delimiter, newlines_in_values=True, invalid_row_handler=remember
+            delimiter=delimiter, newlines_in_values=True, invalid_row_handler=records.remember
         ),
         convert_options=pa.csv.ConvertOptions(
             column_types=dict.fromkeys(header, pa.binary()),
@@ -437,7 +510,7 @@ def _csv_batches(
     for batch in reader:
         rows: list[int] = []
         while len(rows) < batch.num_rows:
-            if number not in broken:
+            if number not in records.broken:
                 rows.append(number - 1)
             number += 1
         texts, problems = zip(*(_decoded(column) for column in batch.columns), strict=True)
@@ -447,8 +520,9 @@ def _csv_batches(
             pc.coalesce(*problems),
         ]
         yield pa.RecordBatch.from_arrays([*provenance, *texts], [*PROVENANCE, *header])
-    if broken:
-        yield _broken_records(path, broken, header)
+        if batch.num_rows:
+            records.number = number - 1
+            records.value = batch.columns[-1][-1].as_py() or b""
 
 
 def _csv_header(path: str | Path, delimiter: str) -> list[str]:
@@ -567,3 +641,18 @@ def quoted(name: str) -> str:
 def from_pandas(frame: Any, schema: pa.Schema) -> pa.Table:
     """Turn a frame into an Arrow table of the given columns, its index left out."""
     return pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+
+
+def formula_safe(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    r"""Put an apostrophe before texts that a spreadsheet would take for a formula.
+
+    Which these are follows OWASP's page on CSV injection: what begins with ``=``, ``+``, ``-``,
+    ``@`` (their full-width forms too), a tab or the end of a line.
+
+    Examples
+    --------
+    >>> formula_safe(pa.array(["=1+1", "a=1", None])).to_pylist()
+    ["'=1+1", 'a=1', None]
+    """
+    formulas = pc.match_substring_regex(texts, r"^[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]")
+    return pc.if_else(formulas, pc.binary_join_element_wise("'", texts, ""), texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -180,3 +182,23 @@ def test_real_messages(
     )
     ids = [json.loads(line)["review_id"] for line in path.read_text(encoding="utf-8").splitlines()]
     assert delivered(root).index.tolist() == ids
+
+
+def test_a_cell_of_the_csv_is_no_formula_and_no_path(
+    infer: Callable[..., Any], root: Path, tmp_path: Path
+) -> None:
+    formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1", '="a,b"']
+    plain = ["../../x", "/etc/passwd", "a=1", "'=1", "1-1", "\u00e9"]
+    path = tmp_path / "new.parquet"
+    pq.write_table(pa.table({"id": formulas + plain, "text": ["good food"] * 15}), path)
+    before = {each for each in tmp_path.rglob("*") if "08_reporting" not in each.parts}
+    infer("dataset=messages", f"inference.source={path}", "inference.csv=true")
+    folder = root / "data" / "09_inference"
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        cells = [row["id"] for row in csv.DictReader(stream)]
+    assert cells == [f"'{each}" for each in formulas] + plain
+    # Other readers get the ids as they are.
+    assert pq.read_table(folder / "predictions.parquet")["id"].to_pylist() == formulas + plain
+    after = {each for each in tmp_path.rglob("*") if "08_reporting" not in each.parts}
+    made = {each for each in after - before if "04_feature" not in each.parts}
+    assert made == {folder / "predictions.csv"}

@@ -50,6 +50,45 @@ def test_rows_of_the_wrong_length_are_rejected_under_their_number(messages: Read
     ]
 
 
+@pytest.mark.parametrize(
+    ("end", "record"),
+    [
+        ('2,"open\n3,c\n', 2),
+        ('2,b\n3,"open', 3),
+        ('2,"', 2),
+        ('2,b\n"3,c\n4,d\n', 3),
+        ('2,"b""\n', 2),
+        ('2,"\n\n', 2),
+        ('2,b\n3,"c,\n4,d\n', 3),
+        ('2,b\n3,c,"x""\n4,d\n', 3),
+    ],
+)
+@pytest.mark.parametrize("name", ["m.csv", "m.csv.gz"])
+def test_a_quote_that_is_never_closed_is_told(
+    messages: Read, name: str, end: str, record: int
+) -> None:
+    content = f"id,text\n1,a\n{end}".encode()
+    with pytest.raises(InputError, match=f"a quote that begins in record {record} is never closed"):
+        messages(name, gzip.compress(content) if name.endswith(".gz") else content)
+
+
+@pytest.mark.parametrize("end", ['""', '"x"""', '"x"', '"x\n"', '"\n"', '5" pipe', '"5"" pipe,"'])
+@pytest.mark.parametrize("line_end", ["", "\n", "\r\n", "\n\n"])
+def test_a_quote_at_the_end_of_a_file_may_be_a_closed_one(
+    messages: Read, end: str, line_end: str
+) -> None:
+    got = messages("m.csv", f"id,text\n1,a\n2,{end}{line_end}")
+    assert got.counts["extract"].read == 2
+
+
+@pytest.mark.parametrize("end", ['5" pipe,x,y', '"5"" pipe","x",y"', '"a""",b,c', '"' * 8 + ",,"])
+def test_quotes_in_a_last_record_of_the_wrong_length_may_be_closed(
+    messages: Read, end: str
+) -> None:
+    got = messages("m.csv", f"id,text\n1,a\n{end}\n")
+    assert got.reasons == [(2, "line", "2 values in a record, got 3")]
+
+
 def test_row_numbers_are_right_across_blocks(
     messages: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +221,20 @@ def test_lines_that_are_no_objects_are_rejected_with_what_they_say(messages: Rea
         (5, "line", "valid JSON"),
     ]
     assert got.rejected["value"].tolist() == ['{"id": "b"', "[1]", "null", "-- lost --"]
+
+
+@pytest.mark.parametrize("value", ["NaN", "nan", "Infinity", "-Infinity", "-inf", "NAN"])
+def test_numbers_that_json_lacks_are_no_json(messages: Read, value: str) -> None:
+    lines = (
+        f'{{"id": "1", "text": {value}}}',
+        f'{{"id": "2", "text": "x", "date": {value}}}',
+        f'{{"id": "3", "text": "\\"{value}, ", "date": {value}}}',
+        f'{{"id": "4", "text": "{value}"}}',
+        f'{{"id": "5", "text": "{value}", "date": "2020-01-01"}}',
+    )
+    got = messages("m.jsonl", jsonl(*lines))
+    assert got.accepted["text"].tolist() == [value, value]
+    assert got.reasons == [(row, "line", "valid JSON") for row in (1, 2, 3)]
 
 
 def test_lines_of_odd_bytes(messages: Read) -> None:

@@ -31,7 +31,7 @@ from batch_nlp.rows.stream import RowStream, Shards
 from batch_nlp.schemas import LABELS, PREDICTIONS
 from batch_nlp.settings import Paths
 from batch_nlp.store import StoreAccess, Usage, make_room
-from batch_nlp.tables import ParquetSink, atomic_path, from_pandas
+from batch_nlp.tables import ParquetSink, atomic_path, formula_safe, from_pandas
 
 SCORED = pa.schema([each for each in PREDICTIONS if each.name not in ("model_version", "run_id")])
 
@@ -241,7 +241,8 @@ class _Predictions:
         if self._csv is not None:
             beside = self._stack.enter_context(atomic_path(self._csv))
             stream = self._stack.enter_context(beside.open("w", encoding="utf-8", newline=""))
-            self._writer = csv.writer(stream, lineterminator="\n")
+            # Quoted, so that a lone carriage return within a text ends no record.
+            self._writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
             self._writer.writerow(PREDICTIONS.names)
         self.is_open = True
         return self
@@ -255,5 +256,8 @@ class _Predictions:
             scored = scored.append_column(name, same)
         self._sink.write(scored)
         if self._writer is not None:
-            columns = (scored[name].to_pylist() for name in PREDICTIONS.names)
-            self._writer.writerows(zip(*columns, strict=True))
+            cells = (
+                formula_safe(scored[each.name]) if each.type == pa.string() else scored[each.name]
+                for each in PREDICTIONS
+            )
+            self._writer.writerows(zip(*(each.to_pylist() for each in cells), strict=True))

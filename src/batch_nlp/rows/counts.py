@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
+
+REFERENCES = ("user", "business")
+"""Steps that read tables of their own and no messages."""
+
+IN_TURN = {
+    "training": ("label", "split"),
+    "inference": ("extract", "deduplicate", "validate", "features", "predict"),
+    "explain": ("extract", "deduplicate", "validate"),
+}
+"""Steps of a package that hand all rows on to the next, where other steps take a part of them."""
 
 
 @dataclass
@@ -44,3 +56,38 @@ class Counts:
                 f"rejected {self.rejected}, duplicates {self.duplicates}."
             )
             raise RuntimeError(message)
+
+
+def totals(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Counts]:
+    """Sum the stages of each package, from the rows that came in to those that came out.
+
+    Parameters
+    ----------
+    stages : mapping of str to mapping
+        Counts by ``<package>/<step>``; the ones of a second pass end in ``#2``.
+
+    Returns
+    -------
+    dict of str to Counts
+        By package and pass. They add up only if each stage read what the one before delivered.
+
+    Examples
+    --------
+    >>> stages = {
+    ...     "feature/extract": {"read": 5, "delivered": 4, "rejected": 1, "duplicates": 0},
+    ...     "feature/deduplicate": {"read": 4, "delivered": 3, "rejected": 0, "duplicates": 1},
+    ... }
+    >>> totals(stages)
+    {'feature': Counts(read=5, delivered=3, rejected=1, duplicates=1)}
+    """
+    found: dict[str, Counts] = {}
+    for name, stage in stages.items():
+        package, _, rest = name.partition("/")
+        step, mark, nth = rest.partition("#")
+        if step in REFERENCES or step not in IN_TURN.get(package, (step,)):
+            continue
+        whole = found.setdefault(f"{package}{mark}{nth}", Counts(read=stage["read"]))
+        whole.delivered = stage["delivered"]
+        whole.rejected += stage["rejected"]
+        whole.duplicates += stage["duplicates"]
+    return found

@@ -42,6 +42,12 @@ Files = str | list[str]
 RESERVED = (*PROVENANCE, "seq", "shown", "key", "text_key", "vector", "failures")
 """Columns that the program puts beside a message's own."""
 
+_NO_NUMBER = r"""(
+    len(list_filter(parsed, lambda value: strlen(value) <= strlen('-infinity')
+        AND ltrim(lower(value), '-') IN ('nan', 'inf', 'infinity'))) > 0
+    AND regexp_matches(regexp_replace(line, '"(\\.|[^"\\])*"', '', 'g'), '(?i)nan|inf'))"""
+"""SQL for a line with a NaN or infinity, which JSON lacks and DuckDB takes, in what is read."""
+
 _JSON_SPACE = "chr(9) || chr(13) || ' '"
 
 YELP_NAMES = {"id": "review_id"}
@@ -204,7 +210,7 @@ def open_table(
         # Read once: TRY gives null for what is no JSON, and only an object begins with a brace.
         relation=f"""(
             SELECT source, "row", line, parsed, coalesce(problem, CASE
-                WHEN parsed IS NULL THEN 'valid JSON'
+                WHEN parsed IS NULL OR {_NO_NUMBER} THEN 'valid JSON'
                 WHEN NOT starts_with(ltrim(line, {_JSON_SPACE}), '{{') THEN 'a JSON object'
                 END) AS problem
             FROM (SELECT *, CASE WHEN problem IS NULL

@@ -280,6 +280,9 @@ class RowStream(Generic[Result]):
         """Add the stages of the rows to the run record, and where their ids come from."""
         for name, counts in self.counts.items():
             record.stage(f"{package}/{name}", counts, self.clock.seconds.get(name, 0.0))
+        if self.source.references:
+            tables = self.source.references.values()
+            record.facts["references"] = [each.path for files in tables for each in files]
         record.facts["ids"] = "derived from content" if self.source.id_derived else "given"
         if self.source.id_derived:
             logger.info("The messages bring no id: each gets the MD5 of its row.")

@@ -93,7 +93,7 @@ class Evaluation:
         files = [folder / "metrics.json", folder / "metrics.parquet"]
         write_json(files[0], self.to_dict())
         table = pa.Table.from_pylist(
-            [dict(zip(_TIDY.names, row, strict=True)) for row in self._rows()], schema=_TIDY
+            [dict(zip(METRICS.names, row, strict=True)) for row in self._rows()], schema=METRICS
         )
         with atomic_path(files[1]) as beside:
             pq.write_table(table, beside)
@@ -116,7 +116,8 @@ class Evaluation:
         return rows
 
 
-_TIDY = pa.schema({"metric": pa.string(), "label": pa.string(), "value": pa.float64()})
+METRICS = pa.schema({"metric": pa.string(), "label": pa.string(), "value": pa.float64()})
+"""One row for each measure."""
 
 
 def evaluate(
