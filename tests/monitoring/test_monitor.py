@@ -141,8 +141,7 @@ def test_each_run_adds_a_row_and_its_record_has_the_same(
     first = pq.read_table(path)
     assert first.schema.equals(MONITORING)
     assert first.num_rows == 1
-    options = ("engine.batch_rows=50", "engine.processes=2")
-    record, _ = infer("inference.monitor.min_rows=1", *options)
+    record, _ = infer("inference.monitor.min_rows=1", "engine.batch_rows=50")
     both = pq.read_table(path)
     assert both.slice(0, 1).equals(first)
     assert both.num_rows == 2
@@ -150,7 +149,7 @@ def test_each_run_adds_a_row_and_its_record_has_the_same(
     facts = record["monitoring"]
     assert (row["run_id"], row["verdict"]) == (record["run_id"], facts["verdict"])
     assert facts["verdict"] == "fits"
-    # In batches by two processes, as in one piece.
+    # In batches, as in one piece.
     before = both.to_pylist()[0]
     for name in ("n_rows", "mean_confidence", "unknown_words", "estimated_f1_macro_low"):
         assert row[name] == pytest.approx(before[name], abs=1e-5)

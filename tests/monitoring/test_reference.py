@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.pipeline import Pipeline
 
-from batch_nlp.monitoring.reference import Kinds, Reference, Seen, Words
+from batch_nlp.monitoring.monitor import Monitor
+from batch_nlp.monitoring.reference import Kinds, Reference, Seen, Words, build_reference
 
 
 def test_it_comes_back_from_plain_data(judged: Any) -> None:
@@ -84,18 +86,41 @@ def test_a_long_text_is_looked_at_up_to_a_whole_word() -> None:
     assert found.tolist() == [0, 1, 0]
 
 
-def test_no_text_model_and_no_embedding_leave_these_out(
-    cli: Any, fast: tuple[str, ...], tmp_path: Path
-) -> None:
-    ended = cli(
-        *fast,
-        "embedder=none",
-        "sample.n_reviews=300",
-        "training.model.learn.text=null",
-        "training.thresholds={f1_macro: 0, recall_macro: 0}",
-        f"paths.root={tmp_path}",
+def test_no_text_model_and_no_embedding_leave_these_out(judged: Any) -> None:
+    embedded = judged.features.columns.str.startswith("embedding_")
+    rows = judged.features.loc[:, ~embedded]
+    model = Pipeline([("prior", DummyClassifier())]).fit(rows, judged.target)
+    held_out = np.arange(len(rows)) % 2 == 0
+    predicted = judged.predicted[held_out]
+    reference = build_reference(
+        model, rows, held_out, predicted, judged.target[held_out], text="clean_text"
     )
-    assert ended.status in {0, 3}, ended.stderr
-    rows = pd.read_parquet(tmp_path / "data" / "08_reporting" / "monitoring.parquet")
-    assert rows[["embedding_drift", "unknown_words"]].isna().all(axis=None)
-    assert rows["verdict"].iloc[0] in {"fits", "too few rows"}
+    watch = Monitor(min_rows=1).watch(model, json.loads(json.dumps(reference.to_dict())))
+    assert watch is not None
+    verdict = Monitor(min_rows=1).judge(watch(rows, judged.predicted), watch.reference)
+    assert verdict.verdict == "fits"
+    row = verdict.row()
+    assert (row["embedding_drift"], row["unknown_words"]) == (None, None)
+    assert "unknown words" not in verdict.table()
+
+
+def test_a_class_that_the_model_does_not_know_and_a_column_without_values(judged: Any) -> None:
+    rows = judged.features.assign(fans=np.nan, city=pd.Series(dtype="str"))
+    everyone = np.ones(len(rows), dtype=bool)
+    predicted = judged.predicted.assign(
+        prediction=2, proba_negative=0.0, proba_neutral=0.2, proba_positive=0.8
+    )
+    reference = build_reference(
+        judged.artifact.model_pipeline,
+        rows,
+        everyone,
+        predicted,
+        judged.target,
+        text="clean_text",
+    )
+    again = Reference.from_dict(json.loads(json.dumps(reference.to_dict(), allow_nan=False)))
+    assert again is not None
+    look = again.look(rows, predicted, judged.watch.words)
+    verdict = Monitor(min_rows=1).judge(look.seen(), again)
+    assert verdict.verdict == "fits"
+    assert np.isfinite([each.p_value for each in verdict.measures]).all()

@@ -35,6 +35,7 @@ CLASS_PROBABILITIES = "probabilities"
 OUTPUTS = (LABEL, CLASS_PROBABILITIES)
 
 _SHOWN = 8
+_NAMED = 5
 _DIFFERS = 0.01
 _DIGITS = 6
 
@@ -142,7 +143,11 @@ class Verdict:
     @property
     def line(self) -> str:
         """The verdict in a few words."""
-        return ": ".join([self.verdict, *([", ".join(self.drifting)] if self.drifting else [])])
+        if not self.drifting:
+            return self.verdict
+        more = len(self.drifting) - _NAMED
+        rest = f" and {more} more" if more > 0 else ""
+        return f"{self.verdict}: {', '.join(self.drifting[:_NAMED])}{rest}"
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain data, for the run record."""
