@@ -112,6 +112,7 @@ def test_a_misspelt_version_is_one_line(
 def test_pruning(models: Any, registry: Registry, versions: list[str]) -> None:
     record, _ = models("models.prune.keep=1")
     assert record["pruned"] == versions[:2]
+    assert [name.split("/")[-2] for name in record["removed"]] == versions[:2]
     assert registry.versions() == versions[2:]  # the one used before, the one in use, the newest
     assert [line["event"] for line in registry.ledger()[-2:]] == ["pruned", "pruned"]
 

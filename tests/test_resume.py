@@ -92,6 +92,8 @@ def test_the_same_predictions_are_not_made_twice(
     record = last_run(root)
     assert record["shares"] == made["shares"]
     assert record["stages"] == made["stages"]
+    audited = cli("pipeline=audit", f"paths.root={root}")
+    assert audited.status == 0, audited.stderr
     forced = cli(*asked, "force=true")
     assert "Nothing to do" not in forced.stderr
     assert predictions.read_bytes() != before

@@ -430,6 +430,8 @@ class _Audit:
         label = " ".join(f"WHEN {i} THEN '{each}'" for i, each in enumerate(LABELS))
         total = " + ".join(_PROBABILITIES)
         inside = " AND ".join(f"{each} BETWEEN 0 AND 1" for each in _PROBABILITIES)
+        # Predictions that were there already are those of the run that made them.
+        made_by = self.record.get("taken_over", {}).get("inference", self.record["run_id"])
         rules = {
             "id is missing": "id IS NULL",
             "label is not that of the prediction": (
@@ -438,7 +440,7 @@ class _Audit:
             "probabilities are not from 0 to 1 with a sum of 1": (
                 f"NOT coalesce({inside} AND abs({total} - 1) < 1e-6, false)"
             ),
-            "run_id is of another run": f"run_id IS DISTINCT FROM '{self.record['run_id']}'",
+            "run_id is of another run": f"run_id IS DISTINCT FROM '{made_by}'",
             "model_version is of another model": (
                 f"model_version IS DISTINCT FROM '{self.record.get('model_version')}'"
             ),

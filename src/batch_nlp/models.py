@@ -8,7 +8,7 @@ from typing import Any
 
 from loguru import logger
 
-from batch_nlp.artifact import Registry
+from batch_nlp.artifact import CARD_FILE, Registry
 from batch_nlp.errors import ArtifactError, InputError
 from batch_nlp.records import RunRecord
 
@@ -82,6 +82,8 @@ class ModelsJob:
         if self.prune.keep is not None:
             gone = registry.prune(self.prune.keep, why=why)
             record.facts["pruned"] = gone
+            cards = [registry.folder / version / CARD_FILE for version in gone]
+            record.facts.setdefault("removed", []).extend(record.name_of(card) for card in cards)
             logger.info("Removed {} versions: {}", len(gone), ", ".join(gone) or "none")
         rows = listed(registry)
         record.facts["models"] = rows
