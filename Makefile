@@ -11,7 +11,7 @@ RUN := $(VENV)/bin/python start_batch_nlp.py
 SOURCES := src tests benchmarks start_batch_nlp.py .ci/audit.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install run train infer test check format docs sample benchmark-quality benchmark-scale clean
+.PHONY: help install run train infer test test-faults check format docs sample benchmark-quality benchmark-scale clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,6 +48,13 @@ infer: $(VENV)/.installed ## label new messages: make infer ARGS='inference.sour
 test: export OMP_WAIT_POLICY = passive
 test: $(VENV)/.installed ## run the tests, with coverage
 	$(VENV)/bin/python -m pytest -n 2 --cov --cov-report=term --cov-report=xml $(ARGS)
+
+test-faults: export OMP_WAIT_POLICY = passive
+test-faults: export FAULTS_REPORT = build/faults
+test-faults: $(VENV)/.installed ## break runs at hundreds of places, 15 minutes; say what was tried
+	rm -rf $(FAULTS_REPORT)
+	$(VENV)/bin/python -m pytest -n 2 -m faults tests $(ARGS)
+	$(VENV)/bin/python tests/faults/summary.py $(FAULTS_REPORT)
 
 check: $(VENV)/.installed ## lint, format, types, security, workflow files, known vulnerabilities
 	$(VENV)/bin/ruff check $(SOURCES)

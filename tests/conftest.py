@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -177,3 +178,14 @@ def reviews(synthetic: SampleFiles) -> list[dict[str, Any]]:
         if row["text"] and 1 <= row["stars"] <= 5 and row["date"][5:10] != "02-30":
             found.setdefault(row["review_id"], row)
     return list(found.values())
+
+
+@pytest.fixture(scope="session")
+def tally() -> Iterator[Counter[str]]:
+    """Count what was tried, for the report of the last run."""
+    counted: Counter[str] = Counter()
+    yield counted
+    if folder := os.environ.get("FAULTS_REPORT"):
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / f"{worker}.json").write_text(json.dumps(counted), encoding="utf-8")

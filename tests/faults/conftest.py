@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,14 +201,3 @@ def undisturbed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Cal
         return done[seed]
 
     return of
-
-
-@pytest.fixture(scope="session")
-def tally() -> Iterator[Counter[str]]:
-    """Count what was tried, for the report of the last run."""
-    counted: Counter[str] = Counter()
-    yield counted
-    if folder := os.environ.get("FAULTS_REPORT"):
-        worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / f"{worker}.json").write_text(json.dumps(counted), encoding="utf-8")

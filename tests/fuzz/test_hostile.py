@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from batch_nlp.records import RunRecord
 from batch_nlp.rows.datasets import MessagesDataset
 from batch_nlp.rows.extract import Engine
 from batch_nlp.settings import Paths
+from batch_nlp.tables import file_digest
 
 Cli = Callable[..., Any]
 
@@ -66,6 +68,7 @@ class Scorer:
     root: Path
     artifact: Artifact
     kernel: Kernel
+    tally: Counter[str]
 
     def __call__(self, path: Path, dataset: MessagesDataset | None = None) -> Outcome:
         paths = Paths(root=str(self.root))
@@ -75,14 +78,17 @@ class Scorer:
             (folder / name).unlink(missing_ok=True)
         refused = None
         try:
+            source = (dataset or MessagesDataset()).source(str(path), self.kernel.fields)
             InferenceJob(csv=True).run(
-                (dataset or MessagesDataset()).source(str(path), self.kernel.fields),
+                source,
                 self.artifact,
                 self.kernel,
                 paths=paths,
                 engine=Engine(threads=1, processes=1, batch_rows=30),
                 logs=Logs(level="ERROR"),
                 record=record,
+                inputs={file: file_digest(file) for file in source.files},
+                fingerprint=record.run_id,
             )
         except InputError as error:
             refused = str(error)
@@ -96,11 +102,16 @@ class Scorer:
             turned_away = pd.read_parquet(folder / "rejected.parquet")
         assert turned_away["check"].notna().all()
         assert len(set(predicted)) == len(predicted)
-        return Outcome(refused, predicted, turned_away)
+        outcome = Outcome(refused, predicted, turned_away)
+        self.tally["hostile files"] += 1
+        self.tally["hostile rows"] += outcome.n_rows
+        return outcome
 
 
 @pytest.fixture(scope="module")
-def score(trained_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+def score(
+    trained_root: Path, tmp_path_factory: pytest.TempPathFactory, tally: Counter[str]
+) -> Scorer:
     root = tmp_path_factory.mktemp("hostile") / "root"
     shutil.copytree(trained_root / "models", root / "models")
     artifact = Registry(root / "models", "sentiment").load()
@@ -110,7 +121,7 @@ def score(trained_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Score
         pipeline=artifact.feature_pipeline,
         spec=features["steps"],
     )
-    return Scorer(root, artifact, kernel)
+    return Scorer(root, artifact, kernel, tally)
 
 
 # Rows of any kind
