@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import types
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
