@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -233,7 +233,15 @@ class FeatureStore:
         self.usage.computed += len(fresh)
         return keys, known, self._derive(fresh.drop_duplicates("key"))
 
-    def read(self, manifest: Manifest, *, batch_rows: int, newest: int) -> Iterator[pd.DataFrame]:
+    def read(
+        self,
+        manifest: Manifest,
+        *,
+        batch_rows: int,
+        newest: int,
+        classes: Callable[[pd.DataFrame], pd.Series] | None = None,
+        seed: int = 0,
+    ) -> Iterator[pd.DataFrame]:
         """Give the messages of a snapshot with their features, in order.
 
         Parameters
@@ -244,6 +252,11 @@ class FeatureStore:
             Rows of a frame.
         newest : int
             At most so many: the newest by date, or the last where some have no date.
+        classes : callable, optional
+            Gives the class of each row of a frame with ``stars`` and ``label``. With it they are
+            not the newest but a random sample in which each class keeps its share.
+        seed : int, default=0
+            Of the sample.
 
         Yields
         ------
@@ -256,7 +269,9 @@ class FeatureStore:
             If features of the snapshot are gone from the store.
         """
         snapshot = pq.read_table(self.folder / manifest.snapshot).to_pandas()
-        if len(snapshot) > newest:
+        if len(snapshot) > newest and classes is not None:
+            snapshot = snapshot.loc[_stratified(classes(snapshot), newest, seed)]
+        elif len(snapshot) > newest:
             found = pd.concat(
                 self._rows.take(chunk["key"].to_numpy(), columns=["key", "date"]).to_pandas()
                 for chunk in _chunks(snapshot, batch_rows)
@@ -489,6 +504,22 @@ def make_room(folder: Path, limit: int) -> int:
         path.unlink(missing_ok=True)
         removed += size
     return removed
+
+
+def _stratified(classes: pd.Series, n_rows: int, seed: int) -> pd.Index:
+    """Choose rows at random so that each class, and what has none, keeps its share.
+
+    Examples
+    --------
+    >>> chosen = _stratified(pd.Series([0.0, 0, 0, 0, 2, 2, None, None]), 4, seed=0)
+    >>> sorted(pd.Series([0.0, 0, 0, 0, 2, 2, -1, -1])[chosen])
+    [-1.0, 0.0, 0.0, 2.0]
+    """
+    shuffled = classes.fillna(-1).sample(frac=1, random_state=seed)
+    groups = shuffled.groupby(shuffled)
+    # How far along its class a row is; the first ones of all classes are the sample.
+    along = (groups.cumcount() + 0.5) / groups.transform("size")
+    return along.sort_values(kind="stable").index[:n_rows].sort_values()
 
 
 def _chunks(frame: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:

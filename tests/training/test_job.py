@@ -184,6 +184,20 @@ def test_only_the_newest_are_trained_on(train: Callable[..., Any], root: Path) -
     assert left_out.max() <= validated[split["id"]].min()
 
 
+def test_a_stratified_sample_keeps_the_shares(train: Callable[..., Any], root: Path) -> None:
+    asked = ("training.max_rows=300", "training.sampling=stratified")
+    record = train(*asked, "training.thresholds.f1_macro=null", "training.gate.max_drop=null")
+    assert record["stages"]["training/label"]["read"] == 300
+    split = layer(root, "05_model_input", "split.parquet")
+    validated = layer(root, "02_intermediate", "validated.parquet").set_index("id")
+    left_out = validated["date"].drop(index=split["id"])
+    assert left_out.max() > validated.loc[split["id"], "date"].min()
+    classes = pd.cut(validated["stars"], [0, 2, 3, 5], labels=False)
+    whole, sample = (each.value_counts(normalize=True) for each in (classes, split["target"]))
+    assert (whole - sample).abs().max() < 1 / 300
+    assert artifact_of(root).card["rules"]["sampling"] == "stratified"
+
+
 def test_another_store_can_be_trained_on(
     train: Callable[..., Any], root: Path, trained_root: Path
 ) -> None:

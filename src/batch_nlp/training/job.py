@@ -118,7 +118,10 @@ class TrainingJob:
     gate : Gate
         How much worse than the one in use it may be.
     max_rows : int, default=200000
-        Train on at most so many messages, the newest.
+        Train on at most so many messages.
+    sampling : {"newest", "stratified"}, default="newest"
+        Which, where there are more: the newest, or a random sample with the shares of the
+        classes.
     seed : int, default=0
         Recorded in the card; the steps carry their own.
     features : str, optional
@@ -134,6 +137,7 @@ class TrainingJob:
     thresholds: Mapping[str, float | None] = field(default_factory=dict)
     gate: Gate = field(default_factory=Gate)
     max_rows: int = 200_000
+    sampling: Literal["newest", "stratified"] = "newest"
     seed: int = 0
     features: str | None = None
     pictures: bool = True
@@ -260,6 +264,7 @@ class TrainingJob:
                 "split": asdict(self.split),
                 "balance": self.balance,
                 "max_rows": self.max_rows,
+                "sampling": self.sampling,
                 "seed": self.seed,
             },
             "run_id": record.run_id,
@@ -344,7 +349,13 @@ class TrainingJob:
         with clock.step("read"):
             features = FeatureStore(store, kernel, clock, engine)
             frames = list(
-                features.read(manifest, batch_rows=engine.batch_rows, newest=self.max_rows)
+                features.read(
+                    manifest,
+                    batch_rows=engine.batch_rows,
+                    newest=self.max_rows,
+                    classes=self.label.apply if self.sampling == "stratified" else None,
+                    seed=self.seed,
+                )
             )
             rows = pd.concat(frames, ignore_index=True)
         rows = self._labelled(rows, paths, record, clock)
@@ -415,6 +426,7 @@ class TrainingJob:
             split=Split(**rules["split"]),
             balance=rules["balance"],
             max_rows=rules["max_rows"],
+            sampling=rules.get("sampling", "newest"),
             seed=rules["seed"],
         )
 
