@@ -203,7 +203,7 @@ def test_settings_out_of_range(given: dict[str, Any], reason: str) -> None:
 def test_a_classifier_that_cannot_be_taken_apart_is_told(
     cli: Callable[..., Any], root: Path, fast: tuple[str, ...]
 ) -> None:
-    forest = "classifier=random_forest", "classifier.n_estimators=5"
+    forest = "classifier=random_forest", "classifier.n_estimators=5", "training.gate.max_drop=null"
     assert cli(*fast, *forest, "pipeline=training", f"paths.root={root}").status == 0
     importance = root / "data" / "08_reporting" / "importance.parquet"
     assert pd.read_parquet(importance).empty
@@ -218,8 +218,8 @@ def test_trees_are_explained_and_their_features_reported(
     cli: Callable[..., Any], root: Path, fast: tuple[str, ...], folder: Path
 ) -> None:
     trees = "classifier=xgboost", "classifier.n_estimators=20", "engine.threads=1"
-    drawn = "training.pictures=true"
-    assert cli(*fast, *trees, drawn, "pipeline=training", f"paths.root={root}").status == 0
+    drawn = "training.pictures=true", "training.gate.max_drop=null"
+    assert cli(*fast, *trees, *drawn, "pipeline=training", f"paths.root={root}").status == 0
     reports = root / "data" / "08_reporting"
     important = pd.read_parquet(reports / "importance.parquet")
     assert set(important["class"]) == {0, 1, 2}
