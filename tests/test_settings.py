@@ -29,7 +29,7 @@ def with_value(config: DictConfig, key: str, value: Any) -> DictConfig:
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("foo", 3, "foo is unknown; the configuration takes seed, model,"),
+        ("foo", 3, "foo is unknown; the configuration takes seed, force, wait, model,"),
         ("training.blance", "none", "training.blance is unknown; training takes .*balance"),
         ("classifier.n_estimatorz", 3, "classifier.n_estimatorz is unknown; .*n_estimators"),
         ("feature.steps.flags.column", "x", "feature.steps.flags.column is unknown; .*columns"),

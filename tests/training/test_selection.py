@@ -231,7 +231,7 @@ def test_training_takes_the_choice_and_a_retraining_keeps_its_own(
     cli: Cli, fast: tuple[str, ...], root: Path
 ) -> None:
     path = root / "data" / "06_models" / "best.yaml"
-    common = (*fast, f"paths.root={root}")
+    common = (*fast, "training.gate.max_drop=null", f"paths.root={root}")
     ended = cli(*common, "pipeline=training", "classifier=best")
     assert ended.status == 2
     assert "run pipeline=selection first" in ended.stderr
