@@ -156,6 +156,7 @@ def test_leftovers_of_killed_runs_go_and_files_of_others_stay(tmp_path: Path) ->
     gone = [
         data / "04_feature" / ".manifest.json.0a1b2c3d.tmp",
         data / "02_intermediate" / ".spill" / "abc" / "x",
+        data / "01_raw" / "sample" / ".sample.json.0a1b2c3d.tmp",
         models / "m" / ".20261124T173038Z-5078.tmp" / "card.json",
     ]
     kept = [
@@ -166,8 +167,8 @@ def test_leftovers_of_killed_runs_go_and_files_of_others_stay(tmp_path: Path) ->
     for path in (*gone, *kept):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
-    assert sweep(data, models) == 3
-    assert [path.exists() for path in (*gone, *kept)] == [False] * 3 + [True] * 3
+    assert sweep(data, models) == 4
+    assert [path.exists() for path in (*gone, *kept)] == [False] * 4 + [True] * 3
     assert sweep(data, models) == 0
 
 

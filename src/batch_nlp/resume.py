@@ -146,7 +146,7 @@ def sweep(data: Path, models: Path) -> int:
     Parameters
     ----------
     data : Path
-        Folder of the data layers; that of the raw data is not touched.
+        Folder of the data layers; of the raw data only the sample, which the program writes.
     models : Path
         Folder of the models.
 
@@ -157,7 +157,7 @@ def sweep(data: Path, models: Path) -> int:
     """
     removed = 0
     places = [place for place in sorted(data.glob("0[2-9]_*")) if place.is_dir()]
-    for place in [*places, models]:
+    for place in [data / "01_raw" / "sample", *places, models]:
         for left in [*place.rglob(".*.tmp"), *place.rglob(".spill/*")]:
             removed += remove(left)
     return removed
