@@ -26,10 +26,10 @@ SMALL = (
     "training.pictures=false",
     "training.thresholds.f1_macro=null",
     "training.thresholds.recall_macro=null",
-    "engine.batch_rows=25",
+    "engine.batch_rows=30",
     "engine.processes=1",
     "pipeline.on_skew=report",
-    "sample.n_reviews=250",
+    "sample.n_reviews=200",
     "logs.level=WARNING",
 )
 

@@ -22,9 +22,9 @@ Undisturbed = Callable[[int], Any]
 Check = Callable[..., None]
 
 SEEDS = (1, 2, 3)
-N_POINTS = 42
+N_POINTS = 40
 N_RANDOM = 100
-GROUPS = 7
+GROUPS = 8
 """Tests of each kind, so that the workers share them evenly."""
 
 DONE = {0, 3}
@@ -193,7 +193,8 @@ def test_after_a_kill_only_the_batch_at_work_is_done_again(
     messages = tmp_path / "new.csv"
     texts = [f"The soup was number {number}, and fine." for number in range(260)]
     pd.DataFrame({"id": range(260), "text": texts}).to_csv(messages, index=False)
-    overrides = (*small, "pipeline=inference", "dataset=messages", f"inference.source={messages}")
+    source = ("dataset=messages", f"inference.source={messages}", "engine.batch_rows=25")
+    overrides = (*small, "pipeline=inference", *source)
     whole = Path(shutil.copytree(trained, tmp_path / "whole"))
     ended = server.run(whole, *overrides)
     assert ended.status in DONE, ended.stderr
@@ -228,8 +229,9 @@ def test_a_file_that_vanishes(
     messages = tmp_path / "new.csv"
     messages.write_text("id,text\n" + "".join(f"{n},fine soup {n}\n" for n in range(60)))
     source = "pipeline=inference", "dataset=messages", f"inference.source={messages}"
+    batches = "engine.batch_rows=25"
     point = "mkdir data/09_inference/.shards/HEX/25/.000000.tmp", 1
-    ended = server.run(root, *small, *source, point=point, fault=str(messages))
+    ended = server.run(root, *small, *source, batches, point=point, fault=str(messages))
     assert ended.status == 2, ended.stderr
     (line,) = ended.stderr.splitlines()
     assert str(messages) in line
