@@ -57,7 +57,7 @@ test-faults: export OMP_WAIT_POLICY = passive
 test-faults: export FAULTS_REPORT = build/faults
 # In memory, where a flush costs nothing.
 test-faults: export TMPDIR = $(or $(wildcard /dev/shm),/tmp)
-test-faults: $(VENV)/.installed ## break runs at hundreds of places, 15 minutes; say what was tried
+test-faults: $(VENV)/.installed ## break runs at hundreds of places; say what was tried
 	rm -rf $(FAULTS_REPORT)
 	$(VENV)/bin/python -m pytest -n 2 -m faults -o tmp_path_retention_policy=none tests $(ARGS)
 	$(VENV)/bin/python tests/faults/summary.py $(FAULTS_REPORT)
