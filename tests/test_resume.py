@@ -53,6 +53,17 @@ def test_a_finished_stage_is_taken_over(record: RunRecord, tmp_path: Path) -> No
     assert later.facts["taken_over"] == {"feature": record.run_id}
 
 
+def test_a_stage_keeps_what_another_has_noted_alike(record: RunRecord, tmp_path: Path) -> None:
+    record.facts["model_version"] = "v"
+    with Checkpoints(tmp_path, record).stage("inference", "f"):
+        record.facts["model_version"] = "v"
+        assert record.facts == {"model_version": "v"}
+    assert record.facts == {"model_version": "v", "fingerprints": {"inference": "f"}}
+    later = RunRecord(record.folder, pipeline="inference", config_digest="c")
+    Checkpoints(tmp_path, later).take("inference", "f")
+    assert later.facts["model_version"] == "v"
+
+
 @pytest.mark.parametrize("change", ["fingerprint", "force", "gone", "same size", "damaged note"])
 def test_a_stage_is_done_again_when_anything_differs(
     record: RunRecord, tmp_path: Path, change: str

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from loguru import logger
 
@@ -38,7 +39,7 @@ class Finished:
     run_id: str
     fingerprint: str
     stages: dict[str, Any]
-    facts: dict[str, Any]
+    facts: Mapping[str, Any]
     outputs: dict[str, dict[str, Any]]
 
 
@@ -92,27 +93,29 @@ class Checkpoints:
             Digest of all that its result depends on.
         """
         self.drop(stage)
-        before = [dict(part) for part in self._parts()]
-        yield
+        record = self.record
+        before = dict(record.stages), dict(record.outputs)
+        # What the stage notes is its own, also where another has noted the same.
+        facts = ChainMap[str, Any]({}, record.facts)
+        record.facts = cast("dict[str, Any]", facts)
+        try:
+            yield
+        finally:
+            record.facts = dict(facts)
         self._note(stage, fingerprint)
-        stages, facts, outputs = (
+        stages, outputs = (
             {key: value for key, value in now.items() if key not in then or then[key] != value}
-            for now, then in zip(self._parts(), before, strict=True)
+            for now, then in zip((record.stages, record.outputs), before, strict=True)
         )
-        for of_the_run in ("fingerprints", "taken_over"):
-            facts.pop(of_the_run, None)
         # What a stage itself notes of its run, in the run's own folder, is not worth keeping.
-        own = self.record.name_of(self.record.path.absolute())
+        own = record.name_of(record.path.absolute())
         outputs = {name: told for name, told in outputs.items() if not name.startswith(own)}
-        finished = Finished(self.record.run_id, fingerprint, stages, facts, outputs)
+        finished = Finished(record.run_id, fingerprint, stages, facts.maps[0], outputs)
         write_json(self._path(stage), asdict(finished))
 
     def drop(self, stage: str) -> None:
         """Forget that a stage was finished."""
         self._path(stage).unlink(missing_ok=True)
-
-    def _parts(self) -> tuple[dict[str, Any], ...]:
-        return self.record.stages, self.record.facts, self.record.outputs
 
     def _note(self, stage: str, fingerprint: str) -> None:
         self.record.facts.setdefault("fingerprints", {})[stage] = fingerprint
