@@ -44,7 +44,7 @@ from batch_nlp import ledger
 from batch_nlp.errors import ArtifactError, InputError
 from batch_nlp.locks import locked
 from batch_nlp.redaction import redacted
-from batch_nlp.tables import atomic_folder, digest, write_json, write_text
+from batch_nlp.tables import atomic_folder, digest, remove, write_json, write_text
 from batch_nlp.training.calibrate import inner_classifier
 
 FEATURE_FILE = "feature_pipeline.joblib"
@@ -400,10 +400,7 @@ class Registry:
                 _owner_writes(self.folder / _LOCK_FILE)
             # Who holds the lock is alone: temporary names are those of the dead.
             for stray in self.folder.glob(".*.tmp"):
-                if stray.is_dir():
-                    shutil.rmtree(stray)
-                else:
-                    stray.unlink()
+                remove(stray)
             self._sweep("a removal was cut off")
             in_use, used = self.in_use(), self._used()
             if in_use is not None and in_use != (used[-1] if used else None):

@@ -7,7 +7,6 @@ behind. A run whose stage would come from the same takes it over and does not do
 from __future__ import annotations
 
 import json
-import shutil
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from loguru import logger
 
 from batch_nlp.errors import InputError
 from batch_nlp.records import RunRecord
-from batch_nlp.tables import file_digest, write_json
+from batch_nlp.tables import file_digest, remove, write_json
 
 
 @dataclass(frozen=True)
@@ -164,15 +163,3 @@ def sweep(data: Path, models: Path) -> int:
         for left in [*place.rglob(".*.tmp"), *place.rglob(".spill/*")]:
             removed += remove(left)
     return removed
-
-
-def remove(path: Path) -> bool:
-    """Remove a file, or a folder with all that is in it; tell whether it was there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-        return True
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        return False
-    return True

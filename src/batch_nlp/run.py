@@ -107,37 +107,35 @@ def _recorded(record: RunRecord, work: Callable[[], int]) -> int:
     """Do the work, and turn whatever happens into a line, a record and an exit status."""
     try:
         status = work()
-    except BatchNlpError as error:
-        if was_asked():
+    except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, KeyboardInterrupt) or was_asked():
             _write(record, exit_status=130, error="interrupted")
             raise KeyboardInterrupt from error
-        logger.bind(only="file").opt(exception=True).debug("Where it failed")
-        logger.error(str(error))
-        _write(record, exit_status=error.exit_status, error=str(error))
-        return error.exit_status
-    except KeyboardInterrupt:
-        _write(record, exit_status=130, error="interrupted")
-        raise
-    except Exception as error:
-        if was_asked():
-            _write(record, exit_status=130, error="interrupted")
-            raise KeyboardInterrupt from error
-        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
-            logger.bind(only="file").opt(exception=True).debug("Where it failed")
-            place = error.filename or record.root
-            reason = os.strerror(error.errno)
-            line = f"Cannot write {place}: {reason}. Nothing is half-written: run the same again."
-            logger.error(line)
-            _write(record, exit_status=1, error=line)
-            return 1
-        line = f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0]
-        where = record.path / "run.log"
-        logger.bind(only="file").exception("Unexpected failure")
-        logger.error("{} (a fault of the program or its surroundings; see {})", line, where)
-        _write(record, exit_status=1, error=line)
-        return 1
+        return _failed(record, error)
     record.write(exit_status=status)
     logger.info("Run {} ended with status {}: {}", record.run_id, status, record.path / "run.json")
+    return status
+
+
+def _failed(record: RunRecord, error: Exception) -> int:
+    """Turn an error into a line, a record and an exit status."""
+    log = logger.bind(only="file")
+    if isinstance(error, BatchNlpError):
+        line, shown, status = str(error), str(error), error.exit_status
+        log.opt(exception=error).debug("Where it failed")
+    elif isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+        place, reason = error.filename or record.root, os.strerror(error.errno)
+        line = f"Cannot write {place}: {reason}. Nothing is half-written: run the same again."
+        shown, status = line, 1
+        log.opt(exception=error).debug("Where it failed")
+    else:
+        line = f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0]
+        where = record.path / "run.log"
+        shown = f"{line} (a fault of the program or its surroundings; see {where})"
+        status = 1
+        log.opt(exception=error).error("Unexpected failure")
+    logger.error("{}", shown)
+    _write(record, exit_status=status, error=line)
     return status
 
 
