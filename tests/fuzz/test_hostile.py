@@ -32,7 +32,7 @@ from batch_nlp.inference.job import InferenceJob
 from batch_nlp.kernel import Kernel, fields_from_json
 from batch_nlp.logs import Logs
 from batch_nlp.records import RunRecord
-from batch_nlp.rows.datasets import MessagesDataset
+from batch_nlp.rows.datasets import Dataset, MessagesDataset, YelpDataset
 from batch_nlp.rows.extract import Engine
 from batch_nlp.settings import Paths
 from batch_nlp.tables import file_digest
@@ -54,11 +54,14 @@ class Outcome:
     refused: str | None
     predicted: list[str]
     turned_away: pd.DataFrame
+    stages: dict[str, dict[str, Any]]
 
     @property
     def n_rows(self) -> int:
-        places = self.turned_away[["source", "row"]].drop_duplicates()
-        return len(self.predicted) + len(places)
+        return len(self.predicted) + len(self.turned_away[["source", "row"]].drop_duplicates())
+
+    def turned_away_from(self, path: Path) -> int:
+        return int(self.turned_away.loc[self.turned_away["source"] == str(path), "row"].nunique())
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Scorer:
     kernel: Kernel
     tally: Counter[str]
 
-    def __call__(self, path: Path, dataset: MessagesDataset | None = None) -> Outcome:
+    def __call__(self, path: Path, dataset: Dataset | None = None) -> Outcome:
         paths = Paths(root=str(self.root))
         record = RunRecord(paths.layer("08_reporting") / "runs", "inference", "")
         folder = paths.layer("09_inference")
@@ -102,7 +105,7 @@ class Scorer:
             turned_away = pd.read_parquet(folder / "rejected.parquet")
         assert turned_away["check"].notna().all()
         assert len(set(predicted)) == len(predicted)
-        outcome = Outcome(refused, predicted, turned_away)
+        outcome = Outcome(refused, predicted, turned_away, record.stages)
         self.tally["hostile files"] += 1
         self.tally["hostile rows"] += outcome.n_rows
         return outcome
@@ -268,6 +271,32 @@ json_rows = st.one_of(
     st.binary(max_size=12).map(lambda raw: raw.replace(b"\n", b"")),
 )
 
+numbers = st.one_of(
+    st.sampled_from([-1, -0.0, 0, 1, 1.5, 2.0, 5.5, -(10**30), 10**30, True, None, "", [], {}]),
+    st.sampled_from(ODD_NUMBERS),
+    st.floats(),
+)
+few_keys = st.one_of(st.sampled_from(["u1", "u2", "u3", "", None, 1]), json_values)
+COUNTS = dict.fromkeys(("useful", "funny", "cool"), numbers)
+
+
+def as_json(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode()
+
+
+reviews = st.fixed_dictionaries(
+    {"review_id": ids, "text": texts, "user_id": few_keys, "business_id": few_keys},
+    optional={"stars": numbers, "date": st.sampled_from(ODD_DATES), **COUNTS},
+).map(as_json)
+users = st.fixed_dictionaries(
+    {"user_id": few_keys, "review_count": numbers, "fans": numbers, **COUNTS},
+    optional={"yelping_since": st.sampled_from(ODD_DATES), "elite": st.one_of(texts, json_values)},
+).map(as_json)
+businesses = st.fixed_dictionaries(
+    {"business_id": few_keys, "review_count": numbers, "is_open": numbers},
+    optional={"city": texts, "state": json_values, "categories": st.one_of(texts, json_values)},
+).map(as_json)
+
 
 def check_rows(score: Scorer, path: Path, n_records: int) -> None:
     outcome = score(path)
@@ -308,6 +337,24 @@ def hostile_parquet(score: Scorer, rows: list[tuple[str, ...]], kinds: list[pa.D
         check_rows(score, path, len(rows))
 
 
+def hostile_yelp(score: Scorer, **rows: list[bytes]) -> None:
+    with TemporaryDirectory() as folder:
+        paths = {table: Path(folder) / f"{table}.json" for table in rows}
+        for table, path in paths.items():
+            path.write_bytes(b"\n".join(rows[table]))
+        references = YelpDataset(user=str(paths["user"]), business=str(paths["business"]))
+        outcome = score(paths["review"], references)
+    turned_away = {table: outcome.turned_away_from(path) for table, path in paths.items()}
+    n_reviews = len(rows["review"])
+    assert len(outcome.predicted) + turned_away["review"] == n_reviews
+    if outcome.refused is not None:
+        assert outcome.refused.startswith(f"None of {n_reviews} rows of "), outcome.refused
+    for table in ("user", "business"):
+        stage = outcome.stages[f"inference/{table}"]
+        assert stage["read"] == len(rows[table])
+        assert stage["delivered"] + turned_away[table] == len(rows[table])
+
+
 json_files = given(
     st.lists(json_rows, min_size=ROWS_AN_EXAMPLE, max_size=ROWS_AN_EXAMPLE),
     st.sampled_from([b"\n", b"\r\n"]),
@@ -316,8 +363,12 @@ csv_files = given(many_rows, st.sampled_from(["\n", "\r\n", "\r"]))
 dictionary = pa.dictionary(pa.int32(), pa.string())
 kinds = st.sampled_from([pa.string(), pa.large_string(), pa.binary(), dictionary])
 parquet_files = given(many_rows, st.lists(kinds, min_size=len(COLUMNS), max_size=len(COLUMNS)))
-few = settings(max_examples=examples(340), deadline=None)
-many = settings(max_examples=examples(3400), deadline=None, derandomize=False)
+third = ROWS_AN_EXAMPLE // 3
+yelp_files = given(
+    *(st.lists(row, min_size=third, max_size=third) for row in (reviews, users, businesses))
+)
+few = settings(max_examples=examples(255), deadline=None)
+many = settings(max_examples=examples(2550), deadline=None, derandomize=False)
 
 
 @few
@@ -336,6 +387,14 @@ def test_any_csv(score: Scorer, rows: list[tuple[str, ...]], line_end: str) -> N
 @parquet_files
 def test_any_parquet(score: Scorer, rows: list[tuple[str, ...]], types: list[pa.DataType]) -> None:
     hostile_parquet(score, rows, types)
+
+
+@few
+@yelp_files
+def test_any_reference_tables(
+    score: Scorer, review: list[bytes], user: list[bytes], business: list[bytes]
+) -> None:
+    hostile_yelp(score, review=review, user=user, business=business)
 
 
 @pytest.mark.faults
@@ -357,6 +416,15 @@ def test_many_csv(score: Scorer, rows: list[tuple[str, ...]], line_end: str) -> 
 @parquet_files
 def test_many_parquet(score: Scorer, rows: list[tuple[str, ...]], types: list[pa.DataType]) -> None:
     hostile_parquet(score, rows, types)
+
+
+@pytest.mark.faults
+@many
+@yelp_files
+def test_many_reference_tables(
+    score: Scorer, review: list[bytes], user: list[bytes], business: list[bytes]
+) -> None:
+    hostile_yelp(score, review=review, user=user, business=business)
 
 
 # Files of any kind
