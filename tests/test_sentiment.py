@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -150,12 +152,12 @@ def test_sentences_are_read_in_blocks_of_one_length(monkeypatch: pytest.MonkeyPa
 @example(["caf\u0065\u0301 [UNK]\x1cx \u2028 o\u3000k", "好吃", " a  b\t"])
 def test_tokens_of_words_are_those_of_the_text(texts: list[str]) -> None:
     tokenizer = _network(SHIPPED_NETWORK).words.tokenizer
-    expected = [
-        encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)
-    ]
+    encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
     words = Words(tokenizer)
-    assert words.tokens(texts) == expected
-    assert words.tokens(texts) == expected
+    for _ in range(2):
+        ids, sizes = words.tokens(texts)
+        assert sizes.tolist() == [len(encoding.ids) for encoding in encodings]
+        assert ids.tolist() == list(chain.from_iterable(each.ids for each in encodings))
 
 
 def test_words_forgotten_by_one_thread_do_not_come_back_from_another(
@@ -176,16 +178,29 @@ def test_words_forgotten_by_one_thread_do_not_come_back_from_another(
 
     words.tokenizer = Interrupted()
     words.tokens(["good bread"])
-    assert set(words._known) == {"warm", "soup"}
+    assert set(words._known.numbers) == {"warm", "soup"}
 
 
 def test_words_are_forgotten_before_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "_MOST_CHARACTERS", 12)
     words = Words(_network(SHIPPED_NETWORK).words.tokenizer)
-    first = words.tokens(["good soup"])
-    assert words.tokens(["cold tea"]) != first
-    assert set(words._known) == {"cold", "tea"}
-    assert words.tokens(["good soup"]) == first
+    first = words.tokens(["good soup"]).ids.tolist()
+    assert words.tokens(["cold tea"]).ids.tolist() != first
+    assert set(words._known.numbers) == {"cold", "tea"}
+    assert words.tokens(["good soup"]).ids.tolist() == first
+
+
+def test_threads_that_learn_the_same_words_agree() -> None:
+    words = Words(_network(SHIPPED_NETWORK).words.tokenizer)
+    texts = [f"word{number % 97} soup{number % 89} tea" for number in range(2000)]
+    alone = words.tokens(texts)
+    shared = Words(words.tokenizer)
+    with ThreadPoolExecutor(4) as threads:
+        parts = list(threads.map(lambda start: shared.tokens(texts[start::40]), range(40)))
+    for start, part in enumerate(parts):
+        own = words.tokens(texts[start::40])
+        assert part.ids.tolist() == own.ids.tolist()
+        assert part.sizes.tolist() == alone.sizes[start::40].tolist()
 
 
 def test_statistics_by_hand() -> None:

@@ -18,7 +18,6 @@ from fnmatch import fnmatch
 from functools import lru_cache
 from importlib.resources import files
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +26,7 @@ from sklearn.base import BaseEstimator
 
 from batch_nlp.errors import ArtifactError, InputError
 from batch_nlp.tables import digest, file_digest
-from batch_nlp.tokens import Words, reads_word_by_word
+from batch_nlp.tokens import Words, reads_word_by_word, tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -577,16 +576,15 @@ class _StaticModel(NamedTuple):
         from scipy.sparse import csr_array  # noqa: PLC0415
 
         if self.words is not None:
-            tokens = self.words.tokens(texts)
+            ids, sizes = self.words.tokens(texts)
         else:
-            encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-            tokens = [encoding.ids for encoding in encodings]
-        read = [ids[:max_tokens] for ids in tokens]
-        columns = np.fromiter(chain.from_iterable(read), dtype=np.int32)
-        known = columns != self.unknown
-        ends = np.cumsum([0, *map(len, read)])
-        ends = np.concatenate([[0], np.cumsum(known)])[ends]
-        columns = columns[known]
+            ids, sizes = tokens_of(self.tokenizer, texts)
+        ends = np.append(0, np.cumsum(sizes))
+        known = ids != self.unknown
+        if max_tokens is not None:
+            known &= np.arange(len(ids)) - np.repeat(ends[:-1], sizes) < max_tokens
+        columns = ids[known]
+        ends = np.append(0, np.cumsum(known))[ends]
         # Each row of this product is added up token by token, whatever the other rows are.
         counts = csr_array(
             (np.ones(len(columns), dtype=np.float32), columns, ends),
@@ -598,8 +596,8 @@ class _StaticModel(NamedTuple):
         else:
             lengths = np.diff(ends)[:, None].astype(np.float32)
         vectors = np.divide(summed, lengths, where=lengths > 0, out=np.zeros_like(summed))
-        cut = [len(some) < len(ids) for some, ids in zip(read, tokens, strict=True)]
-        return vectors, np.array(cut, dtype=np.bool_)
+        cut = np.zeros(len(texts), np.bool_) if max_tokens is None else sizes > max_tokens
+        return vectors, cut
 
 
 @lru_cache(maxsize=2)

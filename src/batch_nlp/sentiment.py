@@ -395,9 +395,7 @@ def _encode(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     split = [sentences(text) for text in texts]
     owner = np.repeat(np.arange(len(texts)), [len(parts) for parts in split])
-    tokens = network.words.tokens(list(chain.from_iterable(split)))
-    sizes = np.array([len(ids) for ids in tokens], dtype=np.int64)
-    flat = np.fromiter(chain.from_iterable(tokens), dtype=np.int32, count=int(sizes.sum()))
+    flat, sizes = network.words.tokens(list(chain.from_iterable(split)))
     sentence = np.repeat(np.arange(len(sizes)), sizes)
     kept = np.ones(len(flat), dtype=np.bool_)
     n_tokens = np.bincount(owner, weights=sizes, minlength=len(texts)).astype(np.int64)
