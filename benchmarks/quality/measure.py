@@ -26,6 +26,7 @@ from sklearn.metrics import log_loss, precision_recall_fscore_support
 
 ROOT = Path(__file__).resolve().parents[2]
 N_BINS = 15
+CHANCE_DRAWS = 200
 WEIGHTS = ("light", "medium", "heavy", "variant")
 EMBEDDED_PER_SECOND = 45
 """Messages that the transformer is expected to embed, for the decision whether time is left."""
@@ -44,14 +45,24 @@ def calibration_error(
 ) -> float:
     """Give the expected calibration error of the most probable class, in bins of equal width."""
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == y
+    return _error(confidence, probabilities.argmax(axis=1) == y, n_bins)
+
+
+def chance_error(probabilities: npt.NDArray[np.float64], n_bins: int = N_BINS) -> float:
+    """Give the calibration error that would be expected if the probabilities were the true ones.
+
+    It is not 0: in a bin of few rows the share of right ones is not the probability by chance
+    alone (Bröcker and Smith 2007, Increasing the Reliability of Reliability Diagrams).
+    """
+    confidence = probabilities.max(axis=1)
+    drawn = np.random.default_rng(0).random((CHANCE_DRAWS, len(confidence))) < confidence
+    return float(np.mean([_error(confidence, right, n_bins) for right in drawn]))
+
+
+def _error(confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], n_bins: int) -> float:
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    gaps = [
-        abs(right[bins == number].mean() - confidence[bins == number].mean())
-        * (bins == number).mean()
-        for number in np.unique(bins)
-    ]
-    return float(np.sum(gaps))
+    gaps = np.bincount(bins, weights=right - confidence, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(confidence))
 
 
 def metrics(
@@ -77,6 +88,7 @@ def metrics(
         "recall_neutral": float(recall[1]),
         "log_loss": float(log_loss(y, clipped, labels=list(numbers))),
         "calibration_error": calibration_error(y, probabilities),
+        "chance_error": chance_error(probabilities),
         "neutral_excess": float(excess[1]),
         "share_gap": float(np.abs(excess).max()),
     }

@@ -28,6 +28,7 @@ COLUMNS = {
     "share_gap": "largest gap of a share, points",
     "log_loss": "log loss",
     "calibration_error": "calibration error",
+    "chance_error": "of it by chance",
     "fit_seconds": "fit, s",
     "rows_per_second": "rows/s",
     "peak_mib": "MiB",
@@ -138,8 +139,9 @@ def markdown(
         "brackets the lowest of a single split. Measures are means over splits, F1 with its",
         "standard deviation. Features and embeddings are counted into the seconds and the rows",
         "per second; loading a model is not. Memory is the peak of the rival's own process.",
-        "The calibration error has 15 bins of the most probable class. Points are percentage",
-        "points. Rows with fewer splits are to be compared by their gains alone.",
+        "The calibration error has 15 bins of the most probable class; by chance is what it would",
+        "be on so many rows if every probability were the true one. Points are percentage points.",
+        "Rows with fewer splits are to be compared by their gains alone.",
     ]
     texts = rows[rows["real"] & ~rows["group"].str.startswith("feature table")]
     if texts["group"].nunique() > 1:
