@@ -28,6 +28,10 @@ SCRIPT = ROOT / "start_batch_nlp.py"
 SIZES = {"100k": 100_000, "1m": 1_000_000, "7m": 6_990_280}
 TRAINING_ROWS = 4_000
 EMBEDDED = {"static": 40_000, "sentiment": 20_000, "sentence": 256}
+TRAINED = 200_000
+NO_MODEL_IS_GOOD = ("training.thresholds.f1_macro=0", "training.thresholds.recall_macro=0")
+"""Stars are drawn by lot here."""
+
 NEW_IN = 100
 """One of so many rows is new in the incremental run."""
 
@@ -153,6 +157,8 @@ class Bench:
         self.keep("features: 1 % new", whole)
         few = min(self.size, 100_000)
         self.keep("features: scikit-learn on a frame", lambda: self.work("features_frame", few))
+        name = "features: the same, as the program does it"
+        self.keep(name, lambda: self.work("features_ours", few))
         shutil.rmtree(root, ignore_errors=True)
 
     def embedding(self) -> None:
@@ -168,6 +174,48 @@ class Bench:
                 "embed: SentenceTransformer.encode", lambda: self.work("sentence_transformers", few)
             )
 
+        review = files(self.data)["review"]
+        few = min(self.size, EMBEDDED["sentiment"])
+        root = self.folder / "again"
+
+        def through_the_store() -> Measure:
+            return self.program(
+                "pipeline=feature",
+                f"dataset.review={review}",
+                f"dataset.max_reviews={few}",
+                "feature.save_layers=false",
+                root=root,
+                rows=few,
+            )
+
+        shutil.rmtree(root, ignore_errors=True)
+        self.keep("store: features and default embedding, new", through_the_store)
+        self.keep("store: features and default embedding, known", through_the_store)
+
+    def training(self) -> None:
+        """Train on as many rows as a training reads at most."""
+        if self.size < TRAINED:
+            return
+        root = self.folder / "trained"
+
+        def features() -> Measure:
+            shutil.rmtree(root, ignore_errors=True)
+            return self.program(
+                "pipeline=feature",
+                f"dataset.review={files(self.data)['review']}",
+                f"dataset.max_reviews={TRAINED}",
+                "feature.save_layers=false",
+                root=root,
+                rows=TRAINED,
+            )
+
+        def train() -> Measure:
+            return self.program("pipeline=training", *NO_MODEL_IS_GOOD, root=root, rows=TRAINED)
+
+        self.keep("train: features and default embedding", features)
+        self.keep("train: default configuration", train)
+        shutil.rmtree(root, ignore_errors=True)
+
     def inference(self) -> None:
         review = files(self.data)["review"]
         new = self.folder / "new.json"
@@ -180,9 +228,7 @@ class Bench:
                 f"dataset.review={review}",
                 f"dataset.max_reviews={TRAINING_ROWS}",
                 "feature.save_layers=false",
-                # Stars are drawn by lot here: no model is good.
-                "training.thresholds.f1_macro=0",
-                "training.thresholds.recall_macro=0",
+                *NO_MODEL_IS_GOOD,
                 root=self.root,
                 rows=TRAINING_ROWS,
             )
@@ -196,6 +242,7 @@ class Bench:
                 "pipeline=inference",
                 "pipeline.on_skew=report",
                 f"inference.source={chosen}",
+                "force=true",
                 root=self.root,
                 rows=self.inference_rows,
             )
@@ -215,7 +262,7 @@ class Bench:
             took = taken([sys.executable, str(SCRIPT), "--help"])
             return _measure(took, 0, took.seconds)
 
-        def ten() -> Measure:
+        def ten(*more: str) -> Measure:
             shutil.rmtree(root, ignore_errors=True)
             common = ("dataset=messages", "embedder=static", f"paths.root={root}")
             taken(
@@ -229,16 +276,17 @@ class Bench:
                 allowed=(0, 3),
             )
             command = ["pipeline=inference", f"inference.source={few}", *common]
-            names = ["dataset.columns.id=review_id"]
+            names = ["dataset.columns.id=review_id", *more]
             taken([sys.executable, str(SCRIPT), *command, *names], allowed=(0, 3))
             took = taken([sys.executable, str(SCRIPT), *command, *names], allowed=(0, 3))
             return _measure(took, 10, took.seconds)
 
         self.keep("start: --help", help_)
-        self.keep("start: inference on 10 known messages, static", ten)
+        self.keep("start: inference on 10 known messages, static", lambda: ten("force=true"))
+        self.keep("start: the same again, which is not done", ten)
 
 
-PARTS = ("generate", "rows", "features", "embedding", "inference", "start")
+PARTS = ("generate", "rows", "features", "embedding", "inference", "training", "start")
 
 
 def _measure(took: Any, rows: int, seconds: float) -> Measure:

@@ -17,6 +17,7 @@ COMPARED = {
     "rows": "rows: bare DuckDB",
     "features": "features: scikit-learn on a frame",
     "embed": "embed: SentenceTransformer.encode",
+    "store": "store: features and default embedding, new",
     "inference": "inference: all new",
 }
 """What the others of a group are compared with, per row."""

@@ -120,12 +120,59 @@ def rows_polars(folder: Path, target: Path, n: int) -> int:
 
 
 def features_frame(folder: Path, target: Path, n: int) -> int:
-    """Derive the features of one frame in memory with scikit-learn's Pipeline."""
+    """Validate one frame in memory and derive its features with scikit-learn's Pipeline."""
     import pandas as pd
+
+    from batch_nlp.rows.validate import validate
+
+    source = source_of(folder)
+    frames = [batch.to_pandas() for batch in batches_of(source, target, n)]
+    frame = pd.concat(frames, ignore_index=True)
+    pipeline = derivation()
+    restart()
+    pipeline.fit_transform(validate(frame, source.fields).accepted)
+    return len(frame)
+
+
+def features_ours(folder: Path, target: Path, n: int) -> int:
+    """Do the same in batches and several processes, as the program does it."""
+    from batch_nlp.rows.extract import Engine
+
+    source = source_of(folder)
+    batches = batches_of(source, target, n)
+    derive = Derive(source.fields, derivation())
+    done = on_ready_processes(derive, batches, ready=batches[0][:10], engine=Engine(), n=n)
+    restart()
+    return sum(done)
+
+
+class Derive:
+    """Validates a batch and derives its features; for several processes."""
+
+    def __init__(self, fields: Any, pipeline: Any) -> None:
+        self.fields = fields
+        self.pipeline = pipeline
+
+    def __call__(self, batch: Any) -> int:
+        from batch_nlp.rows.validate import validate
+
+        self.pipeline.fit_transform(validate(batch.to_pandas(), self.fields).accepted)
+        return int(batch.num_rows)
+
+
+def batches_of(source: Any, target: Path, n: int) -> list[Any]:
+    """Give `n` joined rows, or as many as fill batches."""
+    from batch_nlp.rows.extract import Engine, Extraction
+
+    engine = Engine()
+    with Extraction(source, engine, target / "spill") as extraction:
+        return list(islice(extraction.rows(), -(-n // engine.batch_rows)))
+
+
+def derivation() -> Any:
+    """Make the row-local steps of the default configuration, the embedding left out."""
     from sklearn.pipeline import make_pipeline
 
-    from batch_nlp.rows.extract import Engine, Extraction
-    from batch_nlp.rows.validate import validate
     from batch_nlp.transformers import (
         CategoryGroups,
         CleanText,
@@ -137,11 +184,7 @@ def features_frame(folder: Path, target: Path, n: int) -> int:
         TextStatistics,
     )
 
-    source = source_of(folder)
-    with Extraction(source, Engine(), target / "spill") as extraction:
-        frames = [batch.to_pandas() for batch in extraction.rows()]
-    frame = pd.concat(frames[: -(-n // 20_000)], ignore_index=True)
-    pipeline = make_pipeline(
+    return make_pipeline(
         CleanText(),
         TextStatistics(),
         EliteYears(),
@@ -151,21 +194,25 @@ def features_frame(folder: Path, target: Path, n: int) -> int:
         Tenure(),
         MissingIndicators(columns=["user_id", "business_id", "categories", "date"]),
     )
-    restart()
-    pipeline.fit_transform(validate(frame, source.fields).accepted)
-    return len(frame)
+
+
+def on_ready_processes(function: Any, items: list[Any], *, ready: Any, engine: Any, n: int) -> Any:
+    """Map as the program does, on processes that have started and read what they need."""
+    from batch_nlp.workers import mapped
+
+    processes = engine.processes_for(n)
+    done = mapped(function, [ready] * processes + items, processes=processes)
+    for _ in range(processes):
+        next(done)
+    return done
 
 
 def embed(folder: Path, n: int, embedder: Any) -> int:
     from batch_nlp.rows.extract import Engine
-    from batch_nlp.workers import mapped
 
     texts = texts_of(folder, n)
     chunks = [texts[start : start + 5_000] for start in range(0, n, 5_000)]
-    processes = Engine().processes_for(n)
-    done = mapped(Embed(embedder), [texts[:10]] * processes + chunks, processes=processes)
-    for _ in range(processes):
-        next(done)  # a process is there, and has read its model
+    done = on_ready_processes(Embed(embedder), chunks, ready=texts[:10], engine=Engine(), n=n)
     restart()
     return sum(done)
 
@@ -239,6 +286,7 @@ WORKS: dict[str, Callable[[Path, Path, int], int]] = {
         rows_pandas,
         rows_polars,
         features_frame,
+        features_ours,
         embed_static,
         tokenizer_alone,
         embed_sentiment,

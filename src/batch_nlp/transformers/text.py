@@ -136,6 +136,10 @@ class CleanText(RowLocalStep):
             text = _URL.sub(lambda _: replacement, text)
         # Of white space, control characters and what has no width, only a space is printable.
         plain = text.isprintable()
+        if not plain and self.collapse_whitespace:
+            # Most often it is the ends of lines alone.
+            text = " ".join(text.split())
+            plain = text.isprintable()
         if not plain:
             text = _CONTROL.sub(" ", text)
             if not text.isascii():
