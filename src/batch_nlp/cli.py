@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -35,7 +36,8 @@ def main(config_folder: Path) -> int:
     -------
     int
         0 done, 1 failed, 2 bad configuration or input, 3 predictions delivered but a class
-        outside its band, 130 interrupted. A multirun gives the highest of its runs.
+        outside its band, 130 interrupted. A multirun gives the highest of its runs. 1 also
+        where nobody reads what is printed.
     """
     started = False
     statuses: list[int] = []
@@ -60,6 +62,7 @@ def main(config_folder: Path) -> int:
         else:
             entry = {"config_path": str(config_folder), "config_name": "config"}
             hydra.main(version_base="1.3", **entry)(task)()
+        sys.stdout.flush()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if was_asked():
             _complain("Interrupted.")
@@ -71,6 +74,10 @@ def main(config_folder: Path) -> int:
     except KeyboardInterrupt:
         _complain("Interrupted.")
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever was reading has seen enough; what is still to be flushed goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     finally:
         sys.unraisablehook = usual
     return max(statuses, default=0)

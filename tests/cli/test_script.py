@@ -73,6 +73,16 @@ def test_help_says_what_to_type(start: Start, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_reader_that_has_seen_enough_ends_it_quietly(start: Start, tmp_path: Path) -> None:
+    process = start("--help", cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 1
+    process.stderr.close()
+
+
 def test_without_a_root_everything_is_under_the_projects_folder(
     start: Start, tmp_path: Path, project_root: Path
 ) -> None:
