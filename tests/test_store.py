@@ -299,6 +299,20 @@ def test_room_is_made_where_nothing_was_used_for_longest(
     assert asked == ["a", "b", "c", "b"]
 
 
+def test_old_snapshots_go_and_the_one_delivered_stays(tmp_path: Path, one: Kernel) -> None:
+    about: dict[str, Any] = {"created": "", "n_rows": 1, "sources": {}, "dated": False}
+    for hour, run in enumerate("abc"):
+        snapshot = tmp_path / "snapshots" / f"{run}.parquet"
+        with ParquetSink(snapshot, SNAPSHOT) as sink:
+            sink.write(SNAPSHOT.empty_table())
+        os.utime(snapshot, (hour, hour))
+    write_manifest(tmp_path, manifest_of(one, run_id="a", snapshot="snapshots/a.parquet", **about))
+    make_room(tmp_path, snapshot.stat().st_size)
+    assert sorted(path.name for path in snapshot.parent.iterdir()) == ["a.parquet", "c.parquet"]
+    make_room(tmp_path, 0)
+    assert [path.name for path in snapshot.parent.iterdir()] == ["a.parquet"]
+
+
 def test_a_part_of_the_rows_and_then_all_is_as_all_at_once(
     tmp_path: Path, one: Kernel, asked: list[str]
 ) -> None:

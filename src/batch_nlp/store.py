@@ -477,14 +477,16 @@ def _hashed(keys: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint64]:
 
 
 def make_room(folder: Path, limit: int) -> int:
-    """Remove features that have not been used for longest while the store takes too much.
+    """Remove what has not been used for longest while the store takes too much.
+
+    The snapshot that the store delivers stays.
 
     Parameters
     ----------
     folder : Path
         The store.
     limit : int
-        Most bytes that its rows and vectors may take.
+        Most bytes that its rows, vectors and snapshots may take.
 
     Returns
     -------
@@ -492,7 +494,11 @@ def make_room(folder: Path, limit: int) -> int:
         How many bytes were removed.
     """
     parts = []
-    for path in [*folder.glob("rows/*/*.parquet"), *folder.glob("vectors/*/*.parquet")]:
+    kinds = ("rows/*/*.parquet", "vectors/*/*.parquet", "snapshots/*.parquet")
+    found = {path for kind in kinds for path in folder.glob(kind)}
+    with suppress(InputError):
+        found.discard(folder / read_manifest(folder).snapshot)
+    for path in found:
         with suppress(FileNotFoundError):
             about = path.stat()
             parts.append((about.st_mtime, about.st_size, path))

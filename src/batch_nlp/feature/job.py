@@ -133,7 +133,6 @@ class FeatureJob:
         record.produced(rejected)
         stream.require_some(rejected)
         self._report(kernel, usage, clock, record)
-        make_room(folder, engine.store_bytes)
         manifest = manifest_of(
             kernel,
             run_id=record.run_id,
@@ -144,6 +143,7 @@ class FeatureJob:
             dated=dated,
         )
         write_manifest(folder, manifest)
+        make_room(folder, engine.store_bytes)
         record.produced(folder / snapshot, rows=delivered.rows)
         record.produced(folder / "manifest.json")
         for path in layers.paths if layers is not None else ():
