@@ -80,7 +80,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         text=True,
         env={**os.environ, **single, "HYDRA_FULL_ERROR": "1"},
     ) as process:
-        yield Server(process, tmp_path_factory.mktemp("server"))
+        started = Server(process, tmp_path_factory.mktemp("server"))
+        ended = started.run(tmp_path_factory.mktemp("first") / "root", *SMALL, first=True)
+        assert ended.status in {0, 3}, ended.stderr
+        yield started
         assert process.stdin is not None
         process.stdin.close()
 

@@ -7,6 +7,7 @@ rename, a removal, a flush to disk, a batch of rows, the end of a stage. Its nam
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import signal
 import sys
 import threading
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,7 @@ def run(asked: dict[str, Any]) -> None:
 
     sys.argv = ["start_batch_nlp.py", *asked["overrides"]]
     status = main(PROJECT / "conf")
+    (folder / "modules").write_text("\n".join(sorted(sys.modules)), encoding="utf-8")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -162,6 +165,12 @@ def serve() -> None:
             finally:
                 os._exit(99)
         _, status = os.waitpid(process, 0)
+        if asked.get("first"):
+            # What a run imports on its way, its forks need not.
+            for name in (Path(asked["folder"]) / "modules").read_text("utf-8").splitlines():
+                if name not in sys.modules:
+                    with suppress(ImportError):
+                        importlib.import_module(name)
         sys.stdout.write(json.dumps({"status": os.waitstatus_to_exitcode(status)}) + "\n")
         sys.stdout.flush()
 

@@ -209,19 +209,19 @@ def _classes() -> NDArray[np.uint8]:
     three control characters for what emoji are made of. A space stands for all else.
     """
     table = np.full(0x110000, ord(" "), dtype=np.uint8)
-    for code in range(0x32000):  # above are only private, unassigned and formatting characters
-        character = chr(code)
-        if character.isalpha():
-            kept = character if code < 0x80 else "Z" if character.isupper() else "z"
-        elif character.isdecimal():
-            kept = "0"
-        elif character in "!?":
-            kept = character
-        elif unicodedata.category(character)[0] == "M":
-            kept = "_"
-        else:
-            continue
-        table[code] = ord(kept)
+    # Above are only private, unassigned and formatting characters.
+    codes = np.arange(0x32000, dtype=np.uint32)
+    characters = codes.view("U1")
+    letter, digit = np.strings.isalpha(characters), np.strings.isdecimal(characters)
+    table[codes[letter]] = ord("z")
+    table[codes[letter & np.strings.isupper(characters)]] = ord("Z")
+    table[codes[digit]] = ord("0")
+    kept = codes[letter & (codes < 0x80)]
+    table[kept] = kept
+    others = codes[~(letter | digit)].tolist()
+    table[[code for code in others if unicodedata.category(chr(code))[0] == "M"]] = ord("_")
+    for mark in "!?":
+        table[ord(mark)] = ord(mark)
     for apostrophe in "'\u2019\u02bc\uff07":
         table[ord(apostrophe)] = ord("'")
     table[0xFE0F] = ord(" ")  # the variation selector follows emoji, not words
