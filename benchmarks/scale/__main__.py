@@ -30,7 +30,7 @@ TRAINING_ROWS = 4_000
 EMBEDDED = {"static": 40_000, "sentiment": 20_000, "sentence": 256}
 TRAINED = 200_000
 NO_MODEL_IS_GOOD = ("training.thresholds.f1_macro=0", "training.thresholds.recall_macro=0")
-"""Stars are drawn by lot here."""
+"""What it takes is measured here, not how good it is."""
 
 NEW_IN = 100
 """One of so many rows is new in the incremental run."""

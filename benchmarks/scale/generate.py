@@ -4,8 +4,9 @@
 
 Reviews have 570 characters on average (sd 540, at most 5,000); users have long lists of friends,
 so that a line has about 1,700 bytes. There are as many users and businesses for each review as in
-the real data set. Texts are spans of sentences that the program's own sample is made of: lengths
-and bytes are real, opinions are not. A file with the same size and seed has the same content.
+the real data set. Texts are spans of what the program's own sample says with as many stars:
+lengths and bytes are real, opinions are not. A file with the same size and seed has the same
+content.
 """
 
 from __future__ import annotations
@@ -91,20 +92,30 @@ class World:
         return ids(np.random.default_rng([self.seed, 2]), self.n_businesses)
 
     @cached_property
-    def sentences(self) -> tuple[str, np.ndarray]:
-        """One long text, as it stands in JSON, and where its words begin."""
+    def sentences(self) -> tuple[str, np.ndarray, np.ndarray]:
+        """One long text, as it stands in JSON; where its words begin; those of each rating.
+
+        Of a rating they are two rows of numbers: its first word, and the first one of those that
+        are too near to its end to begin a span.
+        """
         with TemporaryDirectory() as folder:
-            written = Sample(n_reviews=8_000, seed=self.seed).write(Path(folder))
-            texts = []
+            written = Sample(n_reviews=16_000, seed=self.seed).write(Path(folder))
+            texts: dict[object, list[str]] = {stars: [] for stars in range(1, 6)}
             for line in written.review.read_text(encoding="utf-8").splitlines():
                 try:
-                    texts.append(json.loads(line)["text"])
-                except (ValueError, KeyError):
+                    review = json.loads(line)
+                    # Long texts repeat themselves; spans are drawn from what is usual.
+                    if 50 < len(review["text"]) < 2_000:
+                        texts[review["stars"]].append(review["text"])
+                except (ValueError, KeyError, TypeError):
                     continue  # the sample has broken lines on purpose
-        # Long texts of the sample repeat themselves; spans are drawn from what is usual.
-        usual = [text for text in texts if isinstance(text, str) and 50 < len(text) < 2_000]
-        long = json.dumps(" ".join(usual), ensure_ascii=False)[1:-1]
-        return long, np.flatnonzero(np.array(list(long)) == " ") + 1
+        parts = [json.dumps(" ".join(said), ensure_ascii=False)[1:-1] for said in texts.values()]
+        long = " ".join(parts)
+        words = np.flatnonzero(np.array(list(long)) == " ") + 1
+        sizes = np.array([len(part) + 1 for part in parts])
+        ends = np.cumsum(sizes)
+        own = np.searchsorted(words, [ends - sizes, ends - MOST_CHARACTERS - 50])
+        return long, words, own
 
     @cached_property
     def friends(self) -> str:
@@ -145,16 +156,17 @@ class Block:
     def _reviews(self, random: np.random.Generator, n: int) -> list[str]:
         world = self.world
         users, businesses = world.users, world.businesses
-        text, words = world.sentences
+        text, words, (lowest, beyond) = world.sentences
+        rated = random.choice(5, n, p=_STARS)
         lengths = log_normal(random, n, MEAN_CHARACTERS, SD_CHARACTERS, MOST_CHARACTERS)
-        begins = words[random.integers(0, np.searchsorted(words, len(text) - 6_000), n)]
+        begins = words[random.integers(lowest[rated], beyond[rated])]
         # Spans end with a word, so that no escaped character is cut.
         ends = words[np.searchsorted(words, begins + lengths)] - 1
         columns = zip(
             ids(random, n),
             random.integers(0, len(users), n).tolist(),
             random.integers(0, len(businesses), n).tolist(),
-            random.choice(5, n, p=_STARS).tolist(),
+            rated.tolist(),
             random.geometric(0.5, n).tolist(),
             random.geometric(0.75, n).tolist(),
             begins.tolist(),
