@@ -6,6 +6,7 @@ import pickle
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -72,6 +73,40 @@ def test_the_same_to_the_last_bit(options: dict[str, Any]) -> None:
 def test_any_texts(texts: list[str]) -> None:
     fast, plain = both(ngram_range=(1, 2), sublinear_tf=True)
     assert_same(fast, plain, texts)
+
+
+@pytest.mark.parametrize("length", range(1, 40))
+def test_words_of_any_length(length: int) -> None:
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789_abc"
+    word = letters[:length]
+    others = [word[:-1], f"{word}z", f"z{word[1:]}", f"{word[:-1]}z", f"{word}\u00e9"]
+    training = [f"{word} soup", *(f"{other} tea" for other in others[::2])]
+    fast = NgramVectorizer(ngram_range=(1, 2)).fit(training)
+    plain = TfidfVectorizer(ngram_range=(1, 2)).fit(training)
+    assert_same(fast, plain, [word, f"{word}.{word} soup", *others, f"\u212a{word} {word}"])
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=5))
+@example(["a\x00b \x00 ab\x1cab \x7fab", "\u212b\u0130 ab", "\ud800 ab"])
+def test_any_characters(texts: list[str]) -> None:
+    training = [*texts, "ab \u212a", "\ud800 \u0130ab \x00ab"]
+    fast = NgramVectorizer(ngram_range=(1, 2)).fit(training)
+    plain = TfidfVectorizer(ngram_range=(1, 2)).fit(training)
+    assert_same(fast, plain, [*texts, *training])
+
+
+def test_words_whose_numbers_meet_are_told_apart() -> None:
+    fast, plain = both(ngram_range=(1, 2))
+    short = fast._lookup()._short
+    place = fast._lookup().numbers["soup"]
+    at = short.numbers.tolist().index(place)
+    # The head of another word with which it makes the same number as "soup" does.
+    tail = np.array([7], np.uint64)
+    inverse = np.uint64(pow(int(short.factor), -1, 2**64))
+    head = (np.asarray(short.mixed, np.uint64)[at : at + 1] - tail) * inverse
+    assert short.mixed.get_indexer(pd.Index(head * short.factor + tail)).tolist() == [at]
+    assert short.find(head, tail).tolist() == [-1]
+    assert_same(fast, plain, NEW)
 
 
 def test_a_new_fit_is_a_new_vocabulary() -> None:
