@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from batch_nlp.monitoring.monitor import Monitor
 from batch_nlp.monitoring.reference import Kinds, Reference, Seen, Words, build_reference
+from batch_nlp.training.vocabulary import WORD
 
 
 def test_it_comes_back_from_plain_data(judged: Any) -> None:
@@ -84,6 +85,18 @@ def test_a_long_text_is_looked_at_up_to_a_whole_word() -> None:
     words = Words(frozenset({"soup"}), r"\w+", lowercase=True)
     found = words.unknown(pd.Series(["soup " * 60, "soup" * 60, "soup " * 39 + "unheard of"]))
     assert found.tolist() == [0, 1, 0]
+
+
+def test_words_looked_up_at_once_are_those_looked_up_one_by_one() -> None:
+    texts = pd.Series(
+        ["Good soup, good tea", "", "caf\u00e9 soup \u00e0 la carte", "a", "soup " * 60]
+    )
+    known = frozenset({"soup", "caf\u00e9", "good"})
+    at_once = Words(known, WORD, lowercase=True).unknown(texts)
+    # The same words, said in a way that is not known to be the same.
+    one_by_one = Words(known, rf"{WORD}(?:)", lowercase=True).unknown(texts)
+    np.testing.assert_array_equal(at_once, one_by_one)
+    assert at_once.round(2).tolist() == pytest.approx([0.25, np.nan, 0.5, np.nan, 0], nan_ok=True)
 
 
 def test_no_text_model_and_no_embedding_leave_these_out(judged: Any) -> None:

@@ -97,8 +97,8 @@ def test_any_characters(texts: list[str]) -> None:
 
 def test_words_whose_numbers_meet_are_told_apart() -> None:
     fast, plain = both(ngram_range=(1, 2))
-    short = fast._lookup()._short
-    place = fast._lookup().numbers["soup"]
+    words = fast._lookup().words
+    short, place = words._short, words.of["soup"]
     at = short.numbers.tolist().index(place)
     # The head of another word with which it makes the same number as "soup" does.
     tail = np.array([7], np.uint64)

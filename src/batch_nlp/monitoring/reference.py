@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from batch_nlp.monitoring.estimate import MEASURES, Calibration, Expected, estim
 from batch_nlp.predict import PROBABILITIES
 from batch_nlp.schemas import LABELS
 from batch_nlp.training.pipeline import categorical_columns, embedding_columns, numeric_columns
+from batch_nlp.training.vocabulary import WORD, WordNumbers
 from batch_nlp.transformers.scores import OutOfFoldScores
 
 MOST_KINDS = 20
@@ -166,14 +168,31 @@ class Words:
         >>> words.unknown(pd.Series(["Good soup", "good tea", "!"])).tolist()
         [0.0, 0.5, nan]
         """
-        find, knows = re.compile(self.pattern).findall, self.known.__contains__
-        shares = np.full(len(texts), np.nan)
-        for row, text in enumerate(texts):
-            start = text if len(text) <= BEGINNING else _whole_words(text[:BEGINNING])
-            words = find(start.lower() if self.lowercase else start)
-            if words:
-                shares[row] = 1 - sum(map(knows, words)) / len(words)
+        starts = [
+            text if len(text) <= BEGINNING else _whole_words(text[:BEGINNING]) for text in texts
+        ]
+        if self.lowercase:
+            starts = [start.lower() for start in starts]
+        found, sizes = self._find(starts)
+        known = np.bincount(np.repeat(np.arange(len(sizes)), sizes)[found], minlength=len(sizes))
+        shares = np.full(len(sizes), np.nan)
+        some = sizes > 0
+        shares[some] = 1 - known[some] / sizes[some]
         return shares
+
+    def _find(self, texts: list[str]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+        """Tell for each word of the texts whether it is known, and how many each text has."""
+        if self.pattern == WORD and self.lowercase:
+            numbers, sizes = self._numbers.find(texts)
+            return numbers >= 0, sizes
+        words = list(map(re.compile(self.pattern).findall, texts))
+        sizes = np.fromiter(map(len, words), np.int64, len(words))
+        knows = map(self.known.__contains__, chain.from_iterable(words))
+        return np.fromiter(knows, np.bool_, sizes.sum()), sizes
+
+    @cached_property
+    def _numbers(self) -> WordNumbers:
+        return WordNumbers(dict.fromkeys(self.known, 0))
 
 
 def _whole_words(start: str) -> str:

@@ -16,7 +16,9 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.utils.validation import check_is_fitted
 
-_WORD = TfidfVectorizer().token_pattern
+WORD = TfidfVectorizer().token_pattern
+"""What scikit-learn's vectorizers take for a word."""
+
 _TEXTS = 1000
 """Texts looked up together; their words take a hundred times the room of the result."""
 
@@ -84,7 +86,7 @@ class NgramVectorizer(TfidfVectorizer):  # type: ignore[misc]
             and self.vocabulary is None
             and set(self.ngram_range) <= {1, 2}
             and self.preprocessor is self.tokenizer is self.strip_accents is self.stop_words is None
-            and self.token_pattern == _WORD
+            and self.token_pattern == WORD
         )
 
     def _lookup(self) -> _Lookup:
@@ -108,7 +110,7 @@ class _Lookup:
     ----------
     vocabulary : dict of str to int
         Columns of words and of pairs of words.
-    numbers : dict of str to int
+    words : WordNumbers
         Of every word.
     columns : ndarray of shape (n_words + 1,)
         Of each word on its own, -1 where it has none; the last is that of no word.
@@ -119,7 +121,7 @@ class _Lookup:
     """
 
     vocabulary: dict[str, int]
-    numbers: dict[str, int]
+    words: WordNumbers
     columns: npt.NDArray[np.int64]
     pairs: pd.Index
     pair_columns: npt.NDArray[np.int64]
@@ -138,15 +140,15 @@ class _Lookup:
                 first, second = (numbers[word] for word in parts)
                 found.append((first * len(numbers) + second, vocabulary[run]))
         pairs, pair_columns = np.array(found, dtype=np.int64).reshape(-1, 2).T
-        return cls(vocabulary, numbers, columns, pd.Index(pairs), pair_columns)
+        return cls(vocabulary, WordNumbers(numbers), columns, pd.Index(pairs), pair_columns)
 
     def counts(self, texts: list[str]) -> sparse.csr_matrix:
         """Count the known words and pairs of each text; shape (n_texts, n_features)."""
-        numbers, sizes = self.words(texts)
+        numbers, sizes = self.words.find(texts)
         text = np.repeat(np.arange(len(texts)), sizes)
         first, second = numbers[:-1], numbers[1:]
         both = (first >= 0) & (second >= 0) & (text[:-1] == text[1:])
-        sought = first[both] * len(self.numbers) + second[both]
+        sought = first[both] * len(self.words.of) + second[both]
         place = self.pairs.get_indexer(pd.Index(sought))
         single = self.columns[numbers]
         column = np.concatenate([single[single >= 0], self.pair_columns[place[place >= 0]]])
@@ -156,24 +158,47 @@ class _Lookup:
         ends = np.searchsorted(cells, np.arange(len(texts) + 1) * n_features)
         return sparse.csr_matrix((times, cells % n_features, ends), shape=(len(texts), n_features))
 
-    def words(self, texts: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Give the numbers of the words of lowered texts, -1 for a new one, and how many each has.
 
-        Examples
-        --------
-        >>> lookup = _Lookup.of({"good": 0, "soup": 1})
-        >>> [each.tolist() for each in lookup.words(["good, hot soup", "", "soup \u00e0 la soup"])]
-        [[0, -1, 1, 1, -1, 1], [3, 0, 3]]
+@dataclass(frozen=True)
+class WordNumbers:
+    """Numbers of words, looked up in many texts at once.
+
+    A word is what scikit-learn's vectorizers take for one: two or more letters, digits and
+    underscores.
+
+    Attributes
+    ----------
+    of : dict of str to int
+        The words, lowered.
+
+    Examples
+    --------
+    >>> known = WordNumbers({"good": 0, "soup": 1})
+    >>> [each.tolist() for each in known.find(["good, hot soup", "", "soup \u00e0 la soup"])]
+    [[0, -1, 1, 1, -1, 1], [3, 0, 3]]
+    """
+
+    of: dict[str, int]
+
+    def find(self, texts: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Find the words of texts in which capitals are lowered already.
+
+        Returns
+        -------
+        numbers : ndarray of shape (n_words,)
+            Of the words of all texts in order, -1 for one without a number.
+        sizes : ndarray of shape (n_texts,)
+            How many words each text has.
         """
         plain = np.fromiter(map(str.isascii, texts), np.bool_, len(texts))
         sizes = np.empty(len(texts), np.int64)
         some, sizes[plain] = self._words_of_ascii([text for text in texts if text.isascii()])
         if plain.all():
             return some, sizes
-        find = re.compile(_WORD).findall
+        find = re.compile(WORD).findall
         found = [find(text) for text in texts if not text.isascii()]
         sizes[~plain] = list(map(len, found))
-        looked_up = map(self.numbers.get, chain.from_iterable(found), repeat(-1))
+        looked_up = map(self.of.get, chain.from_iterable(found), repeat(-1))
         numbers = np.empty(sizes.sum(), np.int64)
         of_ascii = np.repeat(plain, sizes)
         numbers[of_ascii] = some
@@ -199,12 +224,12 @@ class _Lookup:
         for place in np.flatnonzero(lengths > 2 * _HALF).tolist():
             start = int(starts[place])
             word = joined[start : start + int(lengths[place])].decode("ascii")
-            numbers[place] = self.numbers.get(word, -1)
+            numbers[place] = self.of.get(word, -1)
         return numbers, sizes
 
     @cached_property
     def _short(self) -> _ShortWords:
-        return _ShortWords.of(self.numbers)
+        return _ShortWords.of(self.of)
 
 
 @dataclass(frozen=True)
