@@ -267,6 +267,26 @@ def test_what_a_later_run_replaced_is_no_damage(
     assert f"Run {second} is not as it was left: {PREDICTIONS}: its bytes have changed" in line
 
 
+def test_a_snapshot_that_made_room_is_no_damage(
+    cli: Cli, root: Path, last_run: LastRun, tmp_path: Path
+) -> None:
+    first = last_run(root)["run_id"]
+    snapshots = root / "data" / "04_feature" / "snapshots"
+    (old,) = snapshots.iterdir()
+    new = tmp_path / "new.csv"
+    new.write_text("id,text\n" + "".join(f"{i},good food {i}\n" for i in range(20)))
+    tight = ("engine.store_limit=0B", "logs.level=WARNING", f"paths.root={root}")
+    messages = ("dataset=messages", f"dataset.path={new}")
+    ended = cli("pipeline=feature", *messages, *tight)
+    assert ended.status == 0, ended.stderr
+    second = last_run(root)
+    assert second["removed"] == [f"data/04_feature/snapshots/{old.name}"]
+    assert len(list(snapshots.iterdir())) == 1
+    found = {each.what: each.detail for each in audited(root, first) if each.verdict == "note"}
+    assert found[second["removed"][0]] == f"removed by run {second['run_id']}"
+    assert second["removed"][0] not in wrong(audited(root, first))
+
+
 def test_runs_that_cannot_be_audited(tmp_path: Path, root: Path, last_run: LastRun) -> None:
     with pytest.raises(InputError, match="There is no finished run to audit"):
         audited(tmp_path)

@@ -27,6 +27,9 @@ from sklearn.metrics import log_loss, precision_recall_fscore_support
 ROOT = Path(__file__).resolve().parents[2]
 N_BINS = 15
 CHANCE_DRAWS = 200
+MEASURES = 2
+"""Number of the set of measures: results with another one are made again."""
+
 WEIGHTS = ("light", "medium", "heavy", "variant")
 EMBEDDED_PER_SECOND = 45
 """Messages that the transformer is expected to embed, for the decision whether time is left."""
@@ -45,7 +48,7 @@ def calibration_error(
 ) -> float:
     """Give the expected calibration error of the most probable class, in bins of equal width."""
     confidence = probabilities.max(axis=1)
-    return _error(confidence, probabilities.argmax(axis=1) == y, n_bins)
+    return _binned_gap(confidence, probabilities.argmax(axis=1) == y, n_bins)
 
 
 def chance_error(probabilities: npt.NDArray[np.float64], n_bins: int = N_BINS) -> float:
@@ -56,10 +59,12 @@ def chance_error(probabilities: npt.NDArray[np.float64], n_bins: int = N_BINS) -
     """
     confidence = probabilities.max(axis=1)
     drawn = np.random.default_rng(0).random((CHANCE_DRAWS, len(confidence))) < confidence
-    return float(np.mean([_error(confidence, right, n_bins) for right in drawn]))
+    return float(np.mean([_binned_gap(confidence, right, n_bins) for right in drawn]))
 
 
-def _error(confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], n_bins: int) -> float:
+def _binned_gap(
+    confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], n_bins: int
+) -> float:
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
     gaps = np.bincount(bins, weights=right - confidence, minlength=n_bins)
     return float(np.abs(gaps).sum() / len(confidence))
@@ -177,9 +182,9 @@ class Bench:
 
             own += entry_digest(rival.overrides)
         parts = [
-            rival.name, own, split.train_set.digest, split.test_set.digest, str(split.seed),
-            split.train.tolist(), split.test.tolist(), self.budget if rival.environment else 0,
-            ENVIRONMENTS.get(rival.environment or "", []),
+            MEASURES, rival.name, own, split.train_set.digest, split.test_set.digest,
+            str(split.seed), split.train.tolist(), split.test.tolist(),
+            self.budget if rival.environment else 0, ENVIRONMENTS.get(rival.environment or "", []),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 

@@ -29,7 +29,7 @@ SIZES = {"100k": 100_000, "1m": 1_000_000, "7m": 6_990_280}
 TRAINING_ROWS = 4_000
 EMBEDDED = {"static": 40_000, "sentiment": 20_000, "sentence": 256}
 TRAINED = 200_000
-NO_MODEL_IS_GOOD = ("training.thresholds.f1_macro=0", "training.thresholds.recall_macro=0")
+ANY_MODEL_PASSES = ("training.thresholds.f1_macro=0", "training.thresholds.recall_macro=0")
 """What it takes is measured here, not how good it is."""
 
 NEW_IN = 100
@@ -188,9 +188,13 @@ class Bench:
                 rows=few,
             )
 
-        shutil.rmtree(root, ignore_errors=True)
-        self.keep("store: features and default embedding, new", through_the_store)
+        def new() -> Measure:
+            shutil.rmtree(root, ignore_errors=True)
+            return through_the_store()
+
+        self.keep("store: features and default embedding, new", new)
         self.keep("store: features and default embedding, known", through_the_store)
+        shutil.rmtree(root, ignore_errors=True)
 
     def training(self) -> None:
         """Train on as many rows as a training reads at most."""
@@ -210,7 +214,7 @@ class Bench:
             )
 
         def train() -> Measure:
-            return self.program("pipeline=training", *NO_MODEL_IS_GOOD, root=root, rows=TRAINED)
+            return self.program("pipeline=training", *ANY_MODEL_PASSES, root=root, rows=TRAINED)
 
         self.keep("train: features and default embedding", features)
         self.keep("train: default configuration", train)
@@ -228,7 +232,7 @@ class Bench:
                 f"dataset.review={review}",
                 f"dataset.max_reviews={TRAINING_ROWS}",
                 "feature.save_layers=false",
-                *NO_MODEL_IS_GOOD,
+                *ANY_MODEL_PASSES,
                 root=self.root,
                 rows=TRAINING_ROWS,
             )
@@ -283,7 +287,7 @@ class Bench:
 
         self.keep("start: --help", help_)
         self.keep("start: inference on 10 known messages, static", lambda: ten("force=true"))
-        self.keep("start: the same again, which is not done", ten)
+        self.keep("start: the same again, nothing to do", ten)
 
 
 PARTS = ("generate", "rows", "features", "embedding", "inference", "training", "start")

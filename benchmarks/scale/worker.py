@@ -141,9 +141,7 @@ def features_ours(folder: Path, target: Path, n: int) -> int:
     source = source_of(folder)
     batches = batches_of(source, target, n)
     derive = Derive(source.fields, derivation())
-    done = on_ready_processes(derive, batches, ready=batches[0][:10], engine=Engine(), n=n)
-    restart()
-    return sum(done)
+    return on_ready_processes(derive, batches, ready=batches[0][:10], engine=Engine(), n=n)
 
 
 class Derive:
@@ -196,15 +194,27 @@ def derivation() -> Any:
     )
 
 
-def on_ready_processes(function: Any, items: list[Any], *, ready: Any, engine: Any, n: int) -> Any:
-    """Map as the program does, on processes that have started and read what they need."""
+def on_ready_processes(function: Any, items: list[Any], *, ready: Any, engine: Any, n: int) -> int:
+    """Add up what the program's processes make of the items, from when the first one is begun.
+
+    Each process has worked on `ready` before, or is not yet there, which then counts.
+    """
     from batch_nlp.workers import mapped
 
     processes = engine.processes_for(n)
-    done = mapped(function, [ready] * processes + items, processes=processes)
-    for _ in range(processes):
-        next(done)
-    return done
+    done = list(mapped(Begun(function), [ready] * processes + items, processes=processes))
+    restart(min(begun for begun, _ in done[processes:]))
+    return sum(rows for _, rows in done[processes:])
+
+
+class Begun:
+    """Tells with each result when it was begun; for several processes."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __call__(self, item: Any) -> tuple[float, int]:
+        return perf_counter(), self.function(item)
 
 
 def embed(folder: Path, n: int, embedder: Any) -> int:
@@ -212,9 +222,7 @@ def embed(folder: Path, n: int, embedder: Any) -> int:
 
     texts = texts_of(folder, n)
     chunks = [texts[start : start + 5_000] for start in range(0, n, 5_000)]
-    done = on_ready_processes(Embed(embedder), chunks, ready=texts[:10], engine=Engine(), n=n)
-    restart()
-    return sum(done)
+    return on_ready_processes(Embed(embedder), chunks, ready=texts[:10], engine=Engine(), n=n)
 
 
 class Embed:
@@ -298,10 +306,10 @@ WORKS: dict[str, Callable[[Path, Path, int], int]] = {
 _started = 0.0
 
 
-def restart() -> None:
-    """Measure from here on: what came before was preparation."""
+def restart(moment: float | None = None) -> None:
+    """Measure from here on, or from a moment: what came before was preparation."""
     global _started  # noqa: PLW0603
-    _started = perf_counter()
+    _started = perf_counter() if moment is None else moment
 
 
 def main(name: str, folder: str, target: str, n: str) -> None:

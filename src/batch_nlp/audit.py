@@ -259,6 +259,8 @@ class _Audit:
     def _output(self, name: str, told: Mapping[str, Any]) -> Finding:
         """Hold a file against the digest of the last run that wrote it."""
         path, since = self.root / name, ""
+        if name in self.record.get("removed", ()):
+            told, since = {}, "removed by the run itself"
         for run in self.later:
             if name in run.get("removed", ()):
                 told, since = {}, f"removed by run {run['run_id']}"

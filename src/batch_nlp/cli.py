@@ -53,16 +53,20 @@ def main(config_folder: Path) -> int:
     listen()
     usual, sys.unraisablehook = sys.unraisablehook, _log_unraisable
     try:
-        overrides = sys.argv[1:]
-        if all(_PLAIN.match(override) for override in overrides):
-            # Hydra's own entry composes twice, the first time to learn what kind of run it is.
-            with hydra.initialize_config_dir(str(config_folder), version_base="1.3"):
-                config = hydra.compose("config", overrides)
-            task(config)
-        else:
-            entry = {"config_path": str(config_folder), "config_name": "config"}
-            hydra.main(version_base="1.3", **entry)(task)()
-        sys.stdout.flush()
+        try:
+            overrides = sys.argv[1:]
+            if all(_PLAIN.match(override) for override in overrides):
+                # Hydra's own entry composes twice, the first time to learn what kind of run it is.
+                with hydra.initialize_config_dir(str(config_folder), version_base="1.3"):
+                    config = hydra.compose("config", overrides)
+                task(config)
+            else:
+                entry = {"config_path": str(config_folder), "config_name": "config"}
+                hydra.main(version_base="1.3", **entry)(task)()
+        finally:
+            # Hydra leaves by way of SystemExit where it only prints.
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if was_asked():
             _complain("Interrupted.")

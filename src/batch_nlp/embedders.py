@@ -26,7 +26,7 @@ from sklearn.base import BaseEstimator
 
 from batch_nlp.errors import ArtifactError, InputError
 from batch_nlp.tables import digest, file_digest
-from batch_nlp.tokens import Words, reads_word_by_word, tokens_of
+from batch_nlp.tokens import Words, reads_word_by_word, tokenized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -578,7 +578,7 @@ class _StaticModel(NamedTuple):
         if self.words is not None:
             ids, sizes = self.words.tokens(texts)
         else:
-            ids, sizes = tokens_of(self.tokenizer, texts)
+            ids, sizes = tokenized(self.tokenizer, texts)
         ends = np.append(0, np.cumsum(sizes))
         known = ids != self.unknown
         if max_tokens is not None:

@@ -102,7 +102,7 @@ class RunRecord:
         self.outputs[self.name_of(path)] = told if rows is None else {**told, "rows": rows}
 
     def removed(self, path: Path) -> None:
-        """Remove a file of an earlier run that would not go with those of this one."""
+        """Remove a file that was left behind, by an earlier run or this one, and is out of date."""
         if path.exists():
             path.unlink()
             self.facts.setdefault("removed", []).append(self.name_of(path.absolute()))

@@ -476,7 +476,9 @@ def _hashed(keys: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint64]:
     return np.asarray(pd.util.hash_array(keys.to_numpy(zero_copy_only=False), categorize=False))
 
 
-def make_room(folder: Path, limit: int) -> int:
+def make_room(
+    folder: Path, limit: int, *, remove_snapshot: Callable[[Path], None] = Path.unlink
+) -> int:
     """Remove what has not been used for longest while the store takes too much.
 
     The snapshot that the store delivers stays.
@@ -486,7 +488,9 @@ def make_room(folder: Path, limit: int) -> int:
     folder : Path
         The store.
     limit : int
-        Most bytes that its rows, vectors and snapshots may take.
+        Most bytes that its rows, vectors and snapshots of earlier runs may take.
+    remove_snapshot : callable, optional
+        Removes a snapshot, which a run record may name.
 
     Returns
     -------
@@ -507,7 +511,8 @@ def make_room(folder: Path, limit: int) -> int:
     for _, size, path in sorted(parts):
         if removed >= excess:
             break
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            (remove_snapshot if path.parent.name == "snapshots" else Path.unlink)(path)
         removed += size
     return removed
 

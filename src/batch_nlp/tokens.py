@@ -46,7 +46,7 @@ class Tokens(NamedTuple):
     sizes: NDArray[np.int64]
 
 
-def tokens_of(tokenizer: Any, texts: Sequence[str]) -> Tokens:
+def tokenized(tokenizer: Any, texts: Sequence[str]) -> Tokens:
     """Give the tokens of each text as a tokenizer makes them, none added at the ends.
 
     Parameters
@@ -82,14 +82,14 @@ class Words:
         split = [text.split(" ") for text in texts]
         words = list(chain.from_iterable(split))
         known = self._known
-        new = set(words) - known.numbers.keys()
+        new = set(words).difference(known.numbers)
         if new and known.size + sum(map(len, new)) > _MOST_CHARACTERS:
             # A new one: other threads may still be looking words up in the old one.
             known = self._known = _Known()
             new = set(words)
         if new:
             ordered = list(new)
-            known.add(ordered, tokens_of(self.tokenizer, ordered))
+            known.add(ordered, tokenized(self.tokenizer, ordered))
         numbers = np.fromiter(map(known.numbers.__getitem__, words), np.int64, len(words))
         ids, ends = known.tokens
         lengths = np.diff(ends)[numbers]

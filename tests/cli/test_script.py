@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 Start = Callable[..., subprocess.Popen[str]]
 
 HEAVY = {"torch", "transformers", "sentence_transformers", "xgboost", "sklearn", "pandas", "duckdb"}
@@ -73,8 +75,20 @@ def test_help_says_what_to_type(start: Start, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_reader_that_has_seen_enough_ends_it_quietly(start: Start, tmp_path: Path) -> None:
-    process = start("--help", cwd=tmp_path)
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("asked", [("--help",), ("--cfg", "job")])
+def test_a_reader_that_has_seen_enough_ends_it_quietly(
+    *,
+    start: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: tuple[str, ...],
+    buffered: bool,
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    if not buffered:
+        monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    process = start(*asked, cwd=tmp_path)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()

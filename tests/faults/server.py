@@ -142,7 +142,8 @@ def run(asked: dict[str, Any]) -> None:
 
     sys.argv = ["start_batch_nlp.py", *asked["overrides"]]
     status = main(PROJECT / "conf")
-    (folder / "modules").write_text("\n".join(sorted(sys.modules)), encoding="utf-8")
+    if asked.get("first"):
+        (folder / "modules").write_text("\n".join(sorted(sys.modules)), encoding="utf-8")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -165,7 +166,7 @@ def serve() -> None:
             finally:
                 os._exit(99)
         _, status = os.waitpid(process, 0)
-        if asked.get("first"):
+        if asked.get("first") and not status:
             # What a run imports on its way, its forks need not.
             for name in (Path(asked["folder"]) / "modules").read_text("utf-8").splitlines():
                 if name not in sys.modules:

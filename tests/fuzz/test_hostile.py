@@ -349,6 +349,7 @@ def hostile_yelp(score: Scorer, **rows: list[bytes]) -> None:
     assert len(outcome.predicted) + turned_away["review"] == n_reviews
     if outcome.refused is not None:
         assert outcome.refused.startswith(f"None of {n_reviews} rows of "), outcome.refused
+        assert not outcome.predicted
     for table in ("user", "business"):
         stage = outcome.stages[f"inference/{table}"]
         assert stage["read"] == len(rows[table])

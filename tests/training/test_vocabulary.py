@@ -6,7 +6,6 @@ import pickle
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -14,7 +13,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from batch_nlp.training.vocabulary import NgramVectorizer
+from batch_nlp.training.vocabulary import NgramVectorizer, WordNumbers
 
 TRAINING = [
     "The soup was good, the tea was good too.",
@@ -96,17 +95,14 @@ def test_any_characters(texts: list[str]) -> None:
 
 
 def test_words_whose_numbers_meet_are_told_apart() -> None:
-    fast, plain = both(ngram_range=(1, 2))
-    words = fast._lookup().words
-    short, place = words._short, words.of["soup"]
-    at = short.numbers.tolist().index(place)
-    # The head of another word with which it makes the same number as "soup" does.
-    tail = np.array([7], np.uint64)
-    inverse = np.uint64(pow(int(short.factor), -1, 2**64))
-    head = (np.asarray(short.mixed, np.uint64)[at : at + 1] - tail) * inverse
-    assert short.mixed.get_indexer(pd.Index(head * short.factor + tail)).tolist() == [at]
-    assert short.find(head, tail).tolist() == [-1]
-    assert_same(fast, plain, NEW)
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789_"
+    words = [f"aaaaaaa{one}bbbbbbb{other}" for one in letters for other in letters]
+    known, new = words[::2], words[1::2]
+    numbers = WordNumbers(dict(zip(known, range(len(known)), strict=True)))
+    assert len(numbers._short.mixed) < len(known)
+    found, sizes = numbers.find([" ".join(known), " ".join(new)])
+    assert sizes.tolist() == [len(known), len(new)]
+    assert found.tolist() == [*range(len(known)), *[-1] * len(new)]
 
 
 def test_a_new_fit_is_a_new_vocabulary() -> None:

@@ -143,7 +143,7 @@ class FeatureJob:
             dated=dated,
         )
         write_manifest(folder, manifest)
-        make_room(folder, engine.store_bytes)
+        make_room(folder, engine.store_bytes, remove_snapshot=record.removed)
         record.produced(folder / snapshot, rows=delivered.rows)
         record.produced(folder / "manifest.json")
         for path in layers.paths if layers is not None else ():

@@ -149,7 +149,7 @@ class InferenceJob:
             record.produced(folder / "predictions.csv", rows=n_scored)
         else:
             record.removed(folder / "predictions.csv")
-        make_room(features, engine.store_bytes)
+        make_room(features, engine.store_bytes, remove_snapshot=record.removed)
         record.stage(
             "inference/features",
             Counts(

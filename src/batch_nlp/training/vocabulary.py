@@ -18,11 +18,11 @@ from sklearn.utils.validation import check_is_fitted
 
 WORD = TfidfVectorizer().token_pattern
 """What scikit-learn's vectorizers take for a word."""
-
 _TEXTS = 1000
 """Texts looked up together; their words take a hundred times the room of the result."""
 
 
+_SHORT = re.compile(r"\w{2,16}", re.ASCII)
 _IN_WORD = np.array([chr(code).isalnum() or chr(code) == "_" for code in range(128)])
 _HALF = 8
 """Characters that are compared at once; a short word has at most twice as many."""
@@ -148,7 +148,7 @@ class _Lookup:
         text = np.repeat(np.arange(len(texts)), sizes)
         first, second = numbers[:-1], numbers[1:]
         both = (first >= 0) & (second >= 0) & (text[:-1] == text[1:])
-        sought = first[both] * len(self.words.of) + second[both]
+        sought = first[both] * len(self.words.numbers) + second[both]
         place = self.pairs.get_indexer(pd.Index(sought))
         single = self.columns[numbers]
         column = np.concatenate([single[single >= 0], self.pair_columns[place[place >= 0]]])
@@ -168,8 +168,8 @@ class WordNumbers:
 
     Attributes
     ----------
-    of : dict of str to int
-        The words, lowered.
+    numbers : dict of str to int
+        Of the words, lowered.
 
     Examples
     --------
@@ -178,7 +178,7 @@ class WordNumbers:
     [[0, -1, 1, 1, -1, 1], [3, 0, 3]]
     """
 
-    of: dict[str, int]
+    numbers: dict[str, int]
 
     def find(self, texts: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Find the words of texts in which capitals are lowered already.
@@ -198,7 +198,7 @@ class WordNumbers:
         find = re.compile(WORD).findall
         found = [find(text) for text in texts if not text.isascii()]
         sizes[~plain] = list(map(len, found))
-        looked_up = map(self.of.get, chain.from_iterable(found), repeat(-1))
+        looked_up = map(self.numbers.get, chain.from_iterable(found), repeat(-1))
         numbers = np.empty(sizes.sum(), np.int64)
         of_ascii = np.repeat(plain, sizes)
         numbers[of_ascii] = some
@@ -220,16 +220,16 @@ class WordNumbers:
         read = np.ndarray(len(joined) - _HALF + 1, "<u8", joined, strides=(1,))
         head = read[starts] & _FIRST_BYTES[np.minimum(lengths, _HALF)]
         tail = read[starts + _HALF] & _FIRST_BYTES[np.clip(lengths - _HALF, 0, _HALF)]
-        numbers = self._short.find(head, tail)
-        for place in np.flatnonzero(lengths > 2 * _HALF).tolist():
+        numbers, sure = self._short.find(head, tail)
+        for place in np.flatnonzero(~sure | (lengths > 2 * _HALF)).tolist():
             start = int(starts[place])
             word = joined[start : start + int(lengths[place])].decode("ascii")
-            numbers[place] = self.of.get(word, -1)
+            numbers[place] = self.numbers.get(word, -1)
         return numbers, sizes
 
     @cached_property
     def _short(self) -> _ShortWords:
-        return _ShortWords.of(self.of)
+        return _ShortWords.of(self.numbers)
 
 
 @dataclass(frozen=True)
@@ -239,9 +239,7 @@ class _ShortWords:
     Attributes
     ----------
     mixed : pandas.Index
-        One number made of the two, different for each word.
-    factor : int
-        It is the first number times this, plus the second.
+        One number made of the two; a word with that of an earlier one is left out.
     heads, tails : ndarray of shape (n_words,)
         The two numbers.
     numbers : ndarray of shape (n_words,)
@@ -249,31 +247,33 @@ class _ShortWords:
     """
 
     mixed: pd.Index
-    factor: np.uint64
     heads: npt.NDArray[np.uint64]
     tails: npt.NDArray[np.uint64]
     numbers: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, numbers: dict[str, int]) -> _ShortWords:
-        short = {
-            word: number
-            for word, number in numbers.items()
-            if word.isascii() and len(word) <= 2 * _HALF
-        }
+        short = {word: number for word, number in numbers.items() if _SHORT.fullmatch(word)}
         both = np.array(list(short), f"S{2 * _HALF}").view("<u8").reshape(-1, 2)
-        heads, tails = both[:, 0].copy(), both[:, 1].copy()
-        factor = np.uint64(0x9E3779B97F4A7C15)
-        while not (mixed := pd.Index(heads * factor + tails)).is_unique:
-            factor += np.uint64(2)
-        return cls(mixed, factor, heads, tails, np.array(list(short.values()), np.int64))
+        mixed = pd.Index(_mixed(both[:, 0], both[:, 1]))
+        first = ~mixed.duplicated()
+        heads, tails = both[first].T.copy()
+        return cls(mixed[first], heads, tails, np.array(list(short.values()), np.int64)[first])
 
     def find(
         self, head: npt.NDArray[np.uint64], tail: npt.NDArray[np.uint64]
-    ) -> npt.NDArray[np.int64]:
-        """Give the numbers of words, -1 for a new one."""
-        place = self.mixed.get_indexer(pd.Index(head * self.factor + tail))
-        if not len(self.mixed):
-            return np.full(len(place), -1, np.int64)
-        same = (place >= 0) & (self.heads[place] == head) & (self.tails[place] == tail)
-        return np.where(same, self.numbers[place], -1)
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Give the numbers of words, -1 for a new one, and whether that is sure."""
+        place = self.mixed.get_indexer(pd.Index(_mixed(head, tail)))
+        numbers = np.full(len(place), -1, np.int64)
+        met = np.flatnonzero(place >= 0)
+        place = place[met]
+        same = (self.heads[place] == head[met]) & (self.tails[place] == tail[met])
+        numbers[met[same]] = self.numbers[place[same]]
+        sure = np.ones(len(numbers), np.bool_)
+        sure[met[~same]] = False
+        return numbers, sure
+
+
+def _mixed(head: npt.NDArray[np.uint64], tail: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    return head * np.uint64(0x9E3779B97F4A7C15) + tail
