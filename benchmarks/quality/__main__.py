@@ -19,7 +19,7 @@ from benchmarks.quality.data import further_sets, shared_sets, splits_of, synthe
 from benchmarks.quality.measure import ROOT, Bench, FailedError, OutOfTimeError, schedule
 from benchmarks.quality.rivals import BASELINE, RIVALS, Rival
 
-MINUTES, QUICK_MINUTES = 40, 5
+MINUTES, QUICK_MINUTES = 38, 4
 QUICK_ROWS, QUICK_FOLDS = 1200, 2
 RESERVE = 20
 """Seconds kept for the report."""
@@ -32,7 +32,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     add("--only", nargs="+", metavar="NAME", help="rivals whose names contain one of these")
     add("--list", action="store_true", help="list the rivals")
     add("--seeds", type=int, help="how many seeds the light rivals meet (2; quick: 1)")
-    add("--minutes", type=float, help="for everything (40; quick: 5)")
+    add("--minutes", type=float, help="for everything (38; quick: 4)")
     add("--search-seconds", type=float, default=60, help="of an automatic search (60)")
     add("--fresh", action="store_true", help="make results again that are there")
     add("--data", action="append", default=[], metavar="FILE", help="further CSV, never seen")
