@@ -159,12 +159,13 @@ class Derive:
 
 
 def batches_of(source: Any, target: Path, n: int) -> list[Any]:
-    """Give `n` joined rows, or as many as fill batches."""
+    """Give `n` joined rows in the batches that the program would make of them."""
     from batch_nlp.rows.extract import Engine, Extraction
 
     engine = Engine()
+    size = engine.batch_rows_for(n, engine.processes_for(n))
     with Extraction(source, engine, target / "spill") as extraction:
-        return list(islice(extraction.rows(), -(-n // engine.batch_rows)))
+        return list(islice(extraction.rows(size), -(-n // size)))
 
 
 def derivation() -> Any:
