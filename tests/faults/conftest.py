@@ -26,7 +26,9 @@ SMALL = (
     "training.pictures=false",
     "training.thresholds.f1_macro=null",
     "training.thresholds.recall_macro=null",
-    "engine.batch_rows=30",
+    # Several batches of features, two of an inference.
+    "training.split.test_share=0.4",
+    "engine.batch_rows=60",
     "engine.processes=1",
     "pipeline.on_skew=report",
     "sample.n_reviews=200",
