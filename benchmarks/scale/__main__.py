@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import islice
@@ -80,6 +81,7 @@ class Bench:
         except FailedError as error:
             self.measures[name] = {"failed": str(error).splitlines()[-1][:200]}
             print(error)
+        self.measures[name]["date"] = f"{datetime.now(UTC):%Y-%m-%d}"
         self.results.parent.mkdir(parents=True, exist_ok=True)
         self.results.write_text(json.dumps(self.measures, indent=1))
         print(f"  {report.line(self.measures[name])}", flush=True)

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def table(measures: Mapping[str, Mapping[str, Any]], size: int) -> pd.DataFrame:
     """Give one line for each measure."""
     rows = []
     for name, measure in measures.items():
-        own = {"reviews": size, "what": name}
+        own = {"reviews": size, "what": name, "date": measure["date"]}
         if "failed" in measure:
             rows.append(own | {"failed": measure["failed"]})
             continue
@@ -85,16 +84,16 @@ def markdown(frame: pd.DataFrame, stages: Mapping[str, Mapping[str, float]]) -> 
     texts = [
         "# What many messages take",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}; {machine()}. Synthetic reviews in Yelp's format, of 570",
-        "characters on average. Times as fast: rows per second over those of the line of its",
-        "group that says 1.00, in the same run. Seconds of runs of the program contain the start",
-        "of Python and of its processes; those of the other lines are without imports. The peak is",
-        "the largest sum of proportional set sizes of all processes, seen twice a second.",
+        f"{machine()}. Synthetic reviews in Yelp's format, of 570 characters on average. Times",
+        "as fast: rows per second over those of the line of its group that says 1.00, in the same",
+        "run. Seconds of runs of the program contain the start of Python and of its processes;",
+        "those of the other lines are without imports. The peak is the largest sum of",
+        "proportional set sizes of all processes, seen twice a second.",
         "",
     ]
     for size, part in frame.groupby("reviews"):
         texts += [
-            f"## {size:,} reviews",
+            f"## {size:,} reviews ({', '.join(sorted(part['date'].unique()))})",
             "",
             HEADER,
             "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
@@ -142,7 +141,7 @@ def write(output: Path, build: Path) -> str:
         size = measures.get("generate", {}).get("rows", 0)
         frames.append(table(measures, size))
         for name, measure in measures.items():
-            if "stages" in measure and name.startswith(("inference", "features")):
+            if "stages" in measure and name.startswith(("inference", "features", "train: ")):
                 stages[f"{name}, {size:,} reviews"] = measure["stages"]
     frame = pd.concat(frames, ignore_index=True).sort_values("reviews", kind="stable")
     output.mkdir(parents=True, exist_ok=True)

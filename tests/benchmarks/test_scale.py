@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,9 +96,9 @@ def test_sizes() -> None:
 
 
 def test_the_report_compares_within_a_group(tmp_path: Path) -> None:
-    def measure(rows: int, seconds: float) -> dict[str, float]:
+    def measure(rows: int, seconds: float) -> dict[str, Any]:
         facts = {"rows": rows, "seconds": seconds, "cpu": 1.0, "peak": 2e9}
-        return facts | {"read": 0, "written": 10**9}
+        return facts | {"read": 0, "written": 10**9, "date": "2026-11-24"}
 
     for size in (100, 1_000):
         folder = tmp_path / "build" / str(size)
@@ -106,7 +107,7 @@ def test_the_report_compares_within_a_group(tmp_path: Path) -> None:
             "generate": measure(size, 1.0),
             "rows: ours": measure(size, 4.0),
             "rows: bare DuckDB": measure(size, 2.0),
-            "rows: pandas": {"failed": "no memory"},
+            "rows: pandas": {"failed": "no memory", "date": "2026-11-25"},
         }
         (folder / "results.json").write_text(json.dumps(measures))
     text = report.write(tmp_path / "out", tmp_path / "build")
@@ -116,5 +117,6 @@ def test_the_report_compares_within_a_group(tmp_path: Path) -> None:
     assert np.isnan(frame.loc[frame["what"] == "generate", "times_as_fast"]).all()
     assert "| rows: ours | 1,000 | 4.0 | 250 | 0.50 | 1.0 | 2.00 | 0.00 | 1.00 |" in text
     assert "| rows: pandas | failed: no memory |" in text
+    assert "## 1,000 reviews (2026-11-24, 2026-11-25)" in text
     assert (tmp_path / "out" / "scale.md").read_text("utf-8") == text + "\n"
     assert (tmp_path / "out" / "scale.png").stat().st_size > 1_000
