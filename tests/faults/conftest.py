@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ class Server:
         told = self.folder / "points"
         told.unlink(missing_ok=True)
         asked = {
-            "overrides": [*overrides, f"paths.root={root}"],
+            "overrides": overrides,
             "root": str(root),
             "folder": str(self.folder),
             **how,
@@ -173,9 +174,10 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Whole:
-    """An undisturbed run: its root, the points that it passed, and what it left."""
+    """An undisturbed run: its root, how long it took, the points it passed, and what it left."""
 
     root: Path
+    seconds: float
     points: list[str]
     state: dict[str, Any]
 
@@ -200,9 +202,11 @@ def undisturbed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Cal
     def of(seed: int) -> Whole:
         if seed not in done:
             root = tmp_path_factory.mktemp("undisturbed") / "root"
+            started = time.monotonic()
             ended = server.run(root, *SMALL, f"sample.seed={seed}")
+            seconds = time.monotonic() - started
             assert ended.status in {0, 3}, ended.stderr
-            done[seed] = Whole(root, ended.points, state(root))
+            done[seed] = Whole(root, seconds, ended.points, state(root))
         return done[seed]
 
     return of

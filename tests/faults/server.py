@@ -16,8 +16,12 @@ import sys
 import threading
 from collections import Counter
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -126,7 +130,14 @@ class Points:
             self.at(_CHANGES[event], values[0])
 
 
-def run(asked: dict[str, Any]) -> None:
+@cache
+def composed(overrides: tuple[str, ...]) -> DictConfig:
+    """Compose a configuration once: nothing is written meanwhile, so no fork need do it."""
+    with hydra.initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        return hydra.compose("config", list(overrides))
+
+
+def run(asked: dict[str, Any], config: DictConfig) -> None:
     """Be the fork: run what is asked for, and exit with its status."""
     folder = Path(asked["folder"])
     for number, name in ((1, "out"), (2, "err")):
@@ -140,6 +151,8 @@ def run(asked: dict[str, Any]) -> None:
         threading.Timer(seconds, os.killpg, (group, asked["signal"])).start()
     from batch_nlp.cli import main
 
+    OmegaConf.update(config, "paths.root", asked["root"])
+    hydra.compose = lambda *_: config
     sys.argv = ["start_batch_nlp.py", *asked["overrides"]]
     status = main(PROJECT / "conf")
     if asked.get("first"):
@@ -159,10 +172,11 @@ def serve() -> None:
 
     for line in sys.stdin:
         asked = json.loads(line)
+        config = composed(tuple(asked["overrides"]))
         process = os.fork()
         if not process:
             try:
-                run(asked)
+                run(asked, config)
             finally:
                 os._exit(99)
         _, status = os.waitpid(process, 0)

@@ -6,7 +6,6 @@ import errno
 import random
 import shutil
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -108,13 +107,10 @@ def test_killed_at_any_time(
     expected = undisturbed(1)
     moments = random.Random(17)
     shares = [moments.random() for _ in range(N_RANDOM)][group::GROUPS]
-    started = time.monotonic()
-    server.run(tmp_path / "timed", *small, "sample.seed=1")
-    whole = time.monotonic() - started
     for number, share in enumerate(shares):
         root = tmp_path / str(number)
         died = server.run(
-            root, *small, "sample.seed=1", seconds=share * whole, signal=signal.SIGKILL
+            root, *small, "sample.seed=1", seconds=share * expected.seconds, signal=signal.SIGKILL
         )
         assert died.status in {-signal.SIGKILL, *DONE}, died.stderr
         if died.status in DONE:
