@@ -116,6 +116,17 @@ class Bench:
         seconds = {name: stage["seconds"] for name, stage in stages.items()}
         return _measure(took, rows, took.seconds) | {"stages": seconds}
 
+    def feature_run(self, rows: int, *, root: Path) -> Measure:
+        """Measure the default features of the first reviews."""
+        return self.program(
+            "pipeline=feature",
+            f"dataset.review={files(self.data)['review']}",
+            f"dataset.max_reviews={rows}",
+            "feature.save_layers=false",
+            root=root,
+            rows=rows,
+        )
+
     # What is measured, in order.
 
     def generate(self) -> None:
@@ -176,26 +187,16 @@ class Bench:
                 "embed: SentenceTransformer.encode", lambda: self.work("sentence_transformers", few)
             )
 
-        review = files(self.data)["review"]
         few = min(self.size, EMBEDDED["sentiment"])
         root = self.folder / "again"
 
-        def through_the_store() -> Measure:
-            return self.program(
-                "pipeline=feature",
-                f"dataset.review={review}",
-                f"dataset.max_reviews={few}",
-                "feature.save_layers=false",
-                root=root,
-                rows=few,
-            )
-
         def new() -> Measure:
             shutil.rmtree(root, ignore_errors=True)
-            return through_the_store()
+            return self.feature_run(few, root=root)
 
         self.keep("store: features and default embedding, new", new)
-        self.keep("store: features and default embedding, known", through_the_store)
+        name = "store: features and default embedding, known"
+        self.keep(name, lambda: self.feature_run(few, root=root))
         shutil.rmtree(root, ignore_errors=True)
 
     def training(self) -> None:
@@ -206,14 +207,7 @@ class Bench:
 
         def features() -> Measure:
             shutil.rmtree(root, ignore_errors=True)
-            return self.program(
-                "pipeline=feature",
-                f"dataset.review={files(self.data)['review']}",
-                f"dataset.max_reviews={TRAINED}",
-                "feature.save_layers=false",
-                root=root,
-                rows=TRAINED,
-            )
+            return self.feature_run(TRAINED, root=root)
 
         def train() -> Measure:
             return self.program("pipeline=training", *ANY_MODEL_PASSES, root=root, rows=TRAINED)
