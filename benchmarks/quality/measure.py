@@ -27,7 +27,7 @@ from sklearn.metrics import log_loss, precision_recall_fscore_support
 ROOT = Path(__file__).resolve().parents[2]
 N_BINS = 15
 CHANCE_DRAWS = 200
-MEASURES = 2
+MEASURES = 3
 """Number of the set of measures: results with another one are made again."""
 
 WEIGHTS = ("light", "medium", "heavy", "variant")
@@ -62,6 +62,25 @@ def chance_error(probabilities: npt.NDArray[np.float64], n_bins: int = N_BINS) -
     return float(np.mean([_binned_gap(confidence, right, n_bins) for right in drawn]))
 
 
+def share_gap(
+    y: npt.NDArray[Any], predicted: npt.NDArray[Any], n_classes: int = len(LABELS)
+) -> float:
+    """Give the largest difference, over classes, of the predicted share from that among labels."""
+    shares = [np.bincount(each, minlength=n_classes) / len(each) for each in (predicted, y)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+def chance_gap(predicted: npt.NDArray[Any], probabilities: npt.NDArray[np.float64]) -> float:
+    """Give the `share_gap` that would be expected if the probabilities were the true ones.
+
+    So many labels drawn at random have shares of their own, even where the rule is right.
+    """
+    ends = np.cumsum(probabilities, axis=1)[:, :-1]
+    rng = np.random.default_rng(0)
+    draws = ((rng.random((len(ends), 1)) > ends).sum(axis=1) for _ in range(CHANCE_DRAWS))
+    return float(np.mean([share_gap(drawn, predicted) for drawn in draws]))
+
+
 def _binned_gap(
     confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], n_bins: int
 ) -> float:
@@ -75,8 +94,7 @@ def metrics(
 ) -> dict[str, float]:
     """Give the measures of one set of predictions.
 
-    ``neutral_excess`` is the predicted share of neutral less the true one; ``share_gap`` is the
-    largest such difference of a class, without its sign.
+    ``neutral_excess`` is the predicted share of neutral less the true one.
     """
     numbers = range(len(LABELS))
     precision, recall, f1, support = precision_recall_fscore_support(
@@ -84,7 +102,6 @@ def metrics(
     )
     clipped = np.clip(probabilities, 1e-15, 1)
     clipped /= clipped.sum(axis=1, keepdims=True)
-    excess = np.bincount(predicted, minlength=len(LABELS)) / len(y) - support / len(y)
     return {
         "f1_weighted": float(np.average(f1, weights=support)),
         "f1_macro": float(f1.mean()),
@@ -94,8 +111,9 @@ def metrics(
         "log_loss": float(log_loss(y, clipped, labels=list(numbers))),
         "calibration_error": calibration_error(y, probabilities),
         "chance_error": chance_error(probabilities),
-        "neutral_excess": float(excess[1]),
-        "share_gap": float(np.abs(excess).max()),
+        "neutral_excess": float((predicted == 1).mean() - (y == 1).mean()),
+        "share_gap": share_gap(y, predicted),
+        "chance_gap": chance_gap(predicted, clipped),
     }
 
 

@@ -26,6 +26,7 @@ COLUMNS = {
     "recall_neutral": "neutral recall",
     "neutral_excess": "neutral predicted less true, points",
     "share_gap": "largest gap of a share, points",
+    "chance_gap": "of it by chance, points",
     "log_loss": "log loss",
     "calibration_error": "calibration error",
     "chance_error": "of it by chance",
@@ -33,7 +34,7 @@ COLUMNS = {
     "rows_per_second": "rows/s",
     "peak_mib": "MiB",
 }
-POINTS = ("neutral_excess", "share_gap")
+POINTS = ("neutral_excess", "share_gap", "chance_gap")
 
 
 def frame_of(results: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -139,8 +140,10 @@ def markdown(
         "brackets the lowest of a single split. Measures are means over splits, F1 with its",
         "standard deviation. Features and embeddings are counted into the seconds and the rows",
         "per second; loading a model is not. Memory is the peak of the rival's own process.",
-        "The calibration error has 15 bins of the most probable class; by chance is what it would",
-        "be on so many rows if every probability were the true one. Points are percentage points.",
+        "The gap of a share is the predicted one less the true one, of the class where it is",
+        "largest; the calibration error has 15 bins of the most probable class. By chance is what",
+        "either would be on so many rows if every probability were the true one. Points are",
+        "percentage points.",
         "Rows with fewer splits are to be compared by their gains alone.",
     ]
     texts = rows[rows["real"] & ~rows["group"].str.startswith("feature table")]

@@ -120,18 +120,18 @@ def test_calibration_error_weighs_the_bins() -> None:
     assert measure.calibration_error(y, probabilities) == pytest.approx(0.1 * 2 / 3 + 0.5 / 3)
 
 
-def test_true_probabilities_have_a_calibration_error_by_chance() -> None:
+def test_true_probabilities_have_errors_by_chance() -> None:
     rng = np.random.default_rng(1)
     probabilities = rng.dirichlet([4, 1, 1], 400)
-    found = [
-        measure.calibration_error(
-            np.array([rng.choice(3, p=row) for row in probabilities]), probabilities
-        )
-        for _ in range(20)
-    ]
-    assert measure.chance_error(probabilities) == pytest.approx(np.mean(found), rel=0.15)
+    predicted = probabilities.argmax(axis=1)
+    labels = [np.array([rng.choice(3, p=row) for row in probabilities]) for _ in range(20)]
+    errors = [measure.calibration_error(y, probabilities) for y in labels]
+    assert measure.chance_error(probabilities) == pytest.approx(np.mean(errors), rel=0.15)
+    gaps = [measure.share_gap(y, predicted) for y in labels]
+    assert measure.chance_gap(predicted, probabilities) == pytest.approx(np.mean(gaps), rel=0.15)
     sure = np.eye(3)[rng.integers(0, 3, 50)]
     assert measure.chance_error(sure) == 0
+    assert measure.chance_gap(sure.argmax(axis=1), sure) == 0
 
 
 @pytest.mark.parametrize(
