@@ -11,10 +11,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.pipeline import Pipeline
 
+from batch_nlp import store as store_module
 from batch_nlp.embedders import Encoded, HashingEmbedder
 from batch_nlp.errors import InputError
 from batch_nlp.kernel import Kernel
@@ -334,17 +336,53 @@ def test_a_part_of_the_rows_and_then_all_is_as_all_at_once(
         )
 
 
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The row groups that are read of a file, each time."""
+    seen: list[list[int]] = []
+    whole = pq.ParquetFile.read_row_groups
+
+    def read(self: pq.ParquetFile, groups: list[int], *args: Any, **named: Any) -> pa.Table:
+        seen.append(groups)
+        return whole(self, groups, *args, **named)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", read)
+    return seen
+
+
 def test_many_files_are_searched_by_an_index(
-    tmp_path: Path, one: Kernel, asked: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, one: Kernel, asked: list[str], reads: list[list[int]]
 ) -> None:
     for number in range(6):
         FeatureStore(tmp_path, one, Clock()).keep(typed(one, {"text": f"{number}"}))
     store = FeatureStore(tmp_path, one, Clock())
     store.keep(typed(one, {"text": "0"}))
-    read: list[Any] = []
-    whole = pq.read_table
-    monkeypatch.setattr(
-        pq, "read_table", lambda *args, **named: read.append(args) or whole(*args, **named)
-    )
+    reads.clear()
     store.features(typed(one, {"text": "3"}))
-    assert len(read) == 2
+    assert len(reads) == 2  # of rows and of vectors
+
+
+def test_of_a_large_file_only_what_is_asked_for_is_read(
+    tmp_path: Path, one: Kernel, asked: list[str], reads: list[list[int]]
+) -> None:
+    rows = typed(one, *({"text": f"{number} words"} for number in range(2500)))
+    whole = FeatureStore(tmp_path, one, Clock()).features(rows)
+    store = FeatureStore(tmp_path, one, Clock())
+    chosen = [2499, 7, 8, 7]
+    some = store.features(rows.iloc[chosen].reset_index(drop=True))
+    assert reads == [[0, 2], [0, 2]]
+    pd.testing.assert_frame_equal(some, whole.iloc[chosen].reset_index(drop=True))
+    assert store.usage.computed == store.usage.embedded == 0
+
+
+def test_keys_of_one_digest_are_told_apart(
+    tmp_path: Path, one: Kernel, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = typed(one, *({"text": f"{number} words"} for number in range(9)))
+    expected = FeatureStore(tmp_path / "other", one, Clock()).features(rows)
+    monkeypatch.setattr(store_module, "_hashed", lambda keys: np.zeros(len(keys), np.uint32))
+    store = FeatureStore(tmp_path, one, Clock())
+    for part in (rows[:5], rows[3:]):
+        found = store.features(part)
+        pd.testing.assert_frame_equal(found, expected.loc[part.index])
+    assert store.usage.computed == 9

@@ -49,6 +49,9 @@ SNAPSHOT = pa.schema(
 
 _FOLDER_CHARACTERS = 16
 
+_GROUP_ROWS = 1_000
+"""Rows that are read at least where one of them is asked for."""
+
 
 @dataclass
 class Usage:
@@ -199,7 +202,7 @@ class FeatureStore:
         """
         keys, known, made = self._rows_of(accepted)
         rows = pd.concat([known, made]) if len(known) and len(made) else max(known, made, key=len)
-        return self._with_vectors(rows.set_index("key").loc[keys].reset_index(), accepted.index)
+        return self._with_vectors(rows.take(_places(keys, rows["key"])), accepted.index)
 
     def keep(self, accepted: pd.DataFrame) -> npt.NDArray[Any]:
         """Compute and keep the features that the store lacks, and read none that it has.
@@ -227,7 +230,7 @@ class FeatureStore:
         keys = self._digests(from_pandas(content, self._content))
         with self.clock.step("store"):
             known: pd.DataFrame = self._rows.take(keys, columns=columns).to_pandas()
-        new = ~pd.Series(keys).isin(known["key"]).to_numpy()
+        new = _places(keys, known["key"]) < 0
         fresh = content[new].assign(key=keys[new])
         self.usage.reused += len(content) - len(fresh)
         self.usage.computed += len(fresh)
@@ -280,15 +283,15 @@ class FeatureStore:
             order = snapshot["key"].map(dates) if manifest.dated else snapshot.index.to_series()
             snapshot = snapshot.loc[order.sort_values(kind="stable").index[-newest:].sort_values()]
         for chunk in _chunks(snapshot, batch_rows):
-            rows = self._rows.take(chunk["key"].to_numpy()).to_pandas().set_index("key")
-            gone = ~chunk["key"].isin(rows.index)
-            if gone.any():
+            rows = self._rows.take(chunk["key"].to_numpy()).to_pandas()
+            places = _places(chunk["key"], rows["key"])
+            if (gone := places < 0).any():
                 message = (
                     f"{self.folder} lacks the features of {gone.sum()} messages of its snapshot: "
                     "run pipeline=feature again."
                 )
                 raise InputError(message)
-            features = self._with_vectors(rows.loc[chunk["key"]].reset_index(), chunk.index)
+            features = self._with_vectors(rows.take(places), chunk.index)
             yield chunk[["id", "stars", "label"]].join(features)
 
     def _digests(self, table: pa.Table) -> np.ndarray:
@@ -325,10 +328,9 @@ class FeatureStore:
         with self.clock.step("store"):
             known = self._vectors.take(rows["text_key"].to_numpy())
         made = self._embed(rows, known["text_key"])
-        keys = [*known["text_key"].to_pylist(), *made["text_key"].to_pylist()]
-        vectors = np.vstack([self._matrix(known), self._matrix(made)])
-        place = pd.Index(keys).get_indexer(pd.Index(rows["text_key"]))
-        return features.join(self.kernel.embedder.vector_frame(vectors[place], index))
+        both = pa.concat_tables([known, made])
+        vectors = self._matrix(both)[_places(rows["text_key"], both["text_key"])]
+        return features.join(self.kernel.embedder.vector_frame(vectors, index))
 
     def _keep_vectors(self, made: pd.DataFrame, known: pd.DataFrame) -> None:
         """Embed the texts of rows just made, and of known ones whose embeddings have gone."""
@@ -336,7 +338,7 @@ class FeatureStore:
         with self.clock.step("store"):
             keys = pd.concat([made["text_key"], known["text_key"]]).to_numpy()
             there = self._vectors.take(keys, columns=["text_key"])["text_key"]
-            lost = known[~known["text_key"].isin(there.to_pylist())]
+            lost = known[_places(known["text_key"], there) < 0]
             again = self._rows.take(lost["key"].to_numpy(), columns=columns).to_pandas()
         self._embed(pd.concat([made[columns], again]) if len(again) else made, there)
 
@@ -346,7 +348,7 @@ class FeatureStore:
 
     def _embed(self, rows: pd.DataFrame, known: pa.ChunkedArray) -> pa.Table:
         """Embed and keep the texts that are not known, each once."""
-        fresh = rows[~rows["text_key"].isin(known.to_pylist())].drop_duplicates("text_key")
+        fresh = rows[_places(rows["text_key"], known) < 0].drop_duplicates("text_key")
         if fresh.empty:
             return self._vector_schema.empty_table()
         texts = fresh[self.kernel.embedder.column].to_numpy()
@@ -399,8 +401,9 @@ class StoreAccess:
 class _Parts:
     """A folder of Parquet files with distinct keys, to which files are added whole.
 
-    Digests of the keys are held in memory, 12 bytes for each, so that only those files are read
-    that have what is asked for. Files that other runs and processes add are found as they come.
+    Short digests of the keys are held in memory with the rows that they stand for, 8 bytes for
+    each, so that only those row groups are read that have what is asked for. Files that other
+    runs and processes add are found as they come.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
@@ -408,14 +411,17 @@ class _Parts:
         self.schema = schema
         self.key = schema.names[0]
         self._files: list[Path] = []
-        self._digests = np.empty(0, np.uint64)
-        self._places = np.empty(0, np.uint32)
+        # Rows are numbered through all files; here is the first one of each, and the next to come.
+        self._starts = [0]
+        self._digests = np.empty(0, np.uint32)
+        self._rows = np.empty(0, np.uint32)
         self._used: set[int] = set()
 
     def add(self, table: pa.Table) -> None:
         """Keep rows; their keys must be distinct."""
         if table.num_rows:
-            with ParquetSink(self.folder / f"{uuid4().hex}.parquet", self.schema) as sink:
+            path = self.folder / f"{uuid4().hex}.parquet"
+            with ParquetSink(path, self.schema, group_rows=_GROUP_ROWS) as sink:
                 sink.write(table)
 
     def take(self, keys: npt.NDArray[Any], *, columns: Sequence[str] | None = None) -> pa.Table:
@@ -423,12 +429,17 @@ class _Parts:
         names = list(columns or self.schema.names)
         self._find_files()
         wanted = pa.array(keys, pa.string()).unique()
+        places = self._rows_of(_hashed(wanted))
+        bounds = np.searchsorted(places, self._starts)
         found = [pa.schema([self.schema.field(name) for name in names]).empty_table()]
-        for place in self._places_of(_hashed(wanted)):
-            self._use(place)
-            part = self._read(place, names)
-            found.append(part.filter(pc.is_in(part[self.key], value_set=wanted)))
+        for file in np.flatnonzero(np.diff(bounds)).tolist():
+            self._use(file)
+            own = places[bounds[file] : bounds[file + 1]] - self._starts[file]
+            found.append(self._read(file, names, own))
         rows = pa.concat_tables(found)
+        # Another key may have the same short digest.
+        asked = pc.is_in(rows[self.key], value_set=wanted)
+        rows = rows if pc.all(asked).as_py() else rows.filter(asked)
         if rows.num_rows > 1 and len(found) > 2:
             # Two runs at once may both have added a key; what they added is the same.
             again = pd.Series(rows[self.key].to_pandas()).duplicated().to_numpy()
@@ -440,40 +451,71 @@ class _Parts:
         known = set(self._files)
         for path in sorted(set(self.folder.glob("*.parquet")) - known):
             self._files.append(path)
-            digests = np.sort(_hashed(self._read(len(self._files) - 1, [self.key])[self.key]))
-            at = np.searchsorted(self._digests, digests)
-            self._digests = np.insert(self._digests, at, digests)
-            self._places = np.insert(self._places, at, len(self._files) - 1)
+            digests = _hashed(self._read(len(self._files) - 1, [self.key])[self.key])
+            order = np.argsort(digests)
+            rows = (self._starts[-1] + order).astype(np.uint32)
+            self._starts.append(self._starts[-1] + len(digests))
+            at = np.searchsorted(self._digests, digests[order])
+            self._digests = np.insert(self._digests, at, digests[order])
+            self._rows = np.insert(self._rows, at, rows)
 
-    def _places_of(self, digests: npt.NDArray[np.uint64]) -> list[int]:
-        """Give the files that hold one of some digests."""
+    def _rows_of(self, digests: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+        """Give the numbers of the rows that have one of some digests, in order."""
         first = np.searchsorted(self._digests, digests, "left")
         last = np.searchsorted(self._digests, digests, "right")
-        held: set[int] = set()
+        held = []
         while (has := first < last).any():
             first, last = first[has], last[has]
-            held.update(np.unique(self._places[first]).tolist())
+            held.append(self._rows[first])
             first = first + 1
-        return sorted(held)
+        return np.unique(np.concatenate(held)).astype(np.int64) if held else np.empty(0, np.int64)
 
-    def _use(self, place: int) -> None:
+    def _use(self, file: int) -> None:
         """Date a file that is used: the last use decides what goes once there is too much."""
-        if place not in self._used:
-            self._used.add(place)
+        if file not in self._used:
+            self._used.add(file)
             with suppress(FileNotFoundError):
-                os.utime(self._files[place])
+                os.utime(self._files[file])
 
-    def _read(self, place: int, names: list[str]) -> pa.Table:
+    def _read(
+        self, file: int, names: list[str], rows: npt.NDArray[np.int64] | None = None
+    ) -> pa.Table:
+        """Read columns of a file, all of its rows or those with some numbers, in order."""
         schema = pa.schema([self.schema.field(name) for name in names])
-        path = self._files[place]
         try:
-            return pq.read_table(path, columns=names, memory_map=True).select(names).cast(schema)
+            with pq.ParquetFile(self._files[file], memory_map=True) as parquet:
+                if rows is None:
+                    table = parquet.read(names)
+                else:
+                    about = parquet.metadata
+                    sizes = [about.row_group(i).num_rows for i in range(about.num_row_groups)]
+                    ends = np.cumsum(sizes)
+                    groups, group = np.unique(
+                        np.searchsorted(ends, rows, "right"), return_inverse=True
+                    )
+                    table = parquet.read_row_groups(groups.tolist(), names)
+                    # Rows of groups that were not read come before.
+                    before = ends[groups] - np.cumsum(np.take(sizes, groups))
+                    if len(rows) < table.num_rows:
+                        table = table.take(rows - before[group])
         except FileNotFoundError:
             return schema.empty_table()  # another run has made room
+        return table.select(names).cast(schema)
 
 
-def _hashed(keys: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-    return np.asarray(pd.util.hash_array(keys.to_numpy(zero_copy_only=False), categorize=False))
+def _places(sought: Any, among: Any) -> npt.NDArray[np.int64]:
+    """Give where each of some strings is first among others, -1 where it is not."""
+    sought, among = (
+        each if isinstance(each, pa.ChunkedArray) else pa.array(each, pa.string())
+        for each in (sought, among)
+    )
+    found = pc.index_in(sought, value_set=among)
+    return np.asarray(pc.fill_null(found, -1).to_numpy(), np.int64)
+
+
+def _hashed(keys: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint32]:
+    whole = pd.util.hash_array(keys.to_numpy(zero_copy_only=False), categorize=False)
+    return np.asarray(whole >> np.uint64(32), np.uint32)
 
 
 def make_room(

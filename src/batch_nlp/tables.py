@@ -187,6 +187,8 @@ class ParquetSink:
         Final name.
     schema : pyarrow.Schema
         Columns of every batch.
+    group_rows : int, optional
+        Most rows of a row group; by default pyarrow's.
 
     Examples
     --------
@@ -200,9 +202,10 @@ class ParquetSink:
     2
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, *, group_rows: int | None = None) -> None:
         self.path = path
         self.schema = schema
+        self.group_rows = group_rows
         self.rows = 0
         self._writer: pq.ParquetWriter | None = None
 
@@ -220,7 +223,8 @@ class ParquetSink:
             message = "ParquetSink.write must be called inside its `with` block."
             raise RuntimeError(message)
         table = pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch
-        self._writer.write_table(table.select(self.schema.names).cast(self.schema))
+        whole = table.select(self.schema.names).cast(self.schema)
+        self._writer.write_table(whole, row_group_size=self.group_rows)
         self.rows += batch.num_rows
 
     def __exit__(self, *failure: object) -> None:

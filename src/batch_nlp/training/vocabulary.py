@@ -154,8 +154,10 @@ class _Lookup:
         column = np.concatenate([single[single >= 0], self.pair_columns[place[place >= 0]]])
         row = np.concatenate([text[single >= 0], text[:-1][both][place >= 0]])
         n_features = len(self.vocabulary)
-        cells, times = np.unique(row * n_features + column, return_counts=True)
-        ends = np.searchsorted(cells, np.arange(len(texts) + 1) * n_features)
+        # Short numbers are sorted faster.
+        kind = np.min_scalar_type((len(texts) + 1) * n_features)
+        cells, times = np.unique((row * n_features + column).astype(kind), return_counts=True)
+        ends = np.searchsorted(cells, (np.arange(len(texts) + 1) * n_features).astype(kind))
         return sparse.csr_matrix((times, cells % n_features, ends), shape=(len(texts), n_features))
 
 
