@@ -348,21 +348,18 @@ def schedule(rivals: Iterable[Rival], splits: Sequence[Split]) -> list[tuple[Riv
     """Give what is to run, in order, so that the most telling is done when the time is over.
 
     Round by round: light rivals meet all splits of one seed, then the others, heavier by weight,
-    the first fold of one more set of texts that people wrote. What is for reference only comes
-    last.
+    the first split of one more group of texts that people wrote. What is for reference only
+    comes last.
     """
     takes = {True: {"texts", "embedding", "features"}, False: {"table"}}
-    first_folds = [
+    firsts = [
         split
         for split in splits
-        if (split.seed, split.number) == (0, 0)
-        and split.real
-        and split.of_texts
-        and split.train_set is split.test_set
+        if (split.seed, split.number) == (0, 0) and split.real and split.of_texts
     ]
 
     def round_of(rival: Rival, split: Split) -> int:
-        return split.seed if rival.weight == "light" else first_folds.index(split)
+        return split.seed if rival.weight == "light" else firsts.index(split)
 
     def place(pair: tuple[Rival, Split]) -> tuple[bool, int, int, float]:
         rival, split = pair
@@ -373,7 +370,6 @@ def schedule(rivals: Iterable[Rival], splits: Sequence[Split]) -> list[tuple[Riv
         (rival, split)
         for split in splits
         for rival in rivals
-        if rival.takes in takes[split.of_texts]
-        and (rival.weight == "light" or split in first_folds)
+        if rival.takes in takes[split.of_texts] and (rival.weight == "light" or split in firsts)
     ]
     return sorted(pairs, key=place)

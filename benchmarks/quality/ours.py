@@ -123,7 +123,7 @@ def entries() -> dict[str, Rival]:
     if (CONF / "experiment" / "best.yaml").is_file():
         found.append(
             Rival(
-                f"ours: {best}", entry((best,)), "features", "heavy", (60, 240), overrides=(best,)
+                f"ours: {best}", entry((best,)), "features", "heavy", (60, 200), overrides=(best,)
             )
         )
     for embedder in options("embedder"):
