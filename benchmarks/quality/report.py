@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from benchmarks.machine import machine
 from benchmarks.quality.rivals import BASELINE
 
 SPLIT = ["group", "split", "seed"]
@@ -85,21 +84,6 @@ def table(rows: pd.DataFrame) -> list[str]:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
-
-
-def machine() -> str:
-    """Name the processor, the cores and the memory; never the host."""
-    info = Path("/proc/cpuinfo")
-    model = platform.processor() or platform.machine()
-    if info.is_file():
-        names = [
-            line.partition(":")[2].strip()
-            for line in info.read_text(encoding="utf-8").splitlines()
-            if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}"
 
 
 def libraries(results: Sequence[dict[str, Any]]) -> str:

@@ -29,6 +29,7 @@ SCRIPT = ROOT / "start_batch_nlp.py"
 SIZES = {"100k": 100_000, "1m": 1_000_000, "7m": 6_990_280}
 TRAINING_ROWS = 4_000
 EMBEDDED = {"static": 40_000, "sentiment": 20_000, "sentence": 256}
+KNOWN = 2_000
 TRAINED = 200_000
 ANY_MODEL_PASSES = ("training.thresholds.f1_macro=0", "training.thresholds.recall_macro=0")
 """What it takes is measured here, not how good it is."""
@@ -148,26 +149,40 @@ class Bench:
         if self.size <= SIZES["1m"]:
             self.keep("rows: pandas", lambda: self.work("rows_pandas"))
 
-    def features(self) -> None:
-        review = files(self.data)["review"]
-        root = self.folder / "features"
+    def growing(self, n: int, *overrides: str, root: Path) -> tuple[Callable[[], Measure], ...]:
+        """Give two measures of the features of `n` reviews: all but 1 % of them, then the rest."""
+        growing = self.folder / "growing.json"
+        most = n - n // NEW_IN
         plain = (
             "pipeline=feature",
-            f"dataset.review={review}",
-            "embedder=none",
+            f"dataset.review={growing}",
             "feature.save_layers=false",
+            *overrides,
         )
+
+        def lines(first: int, last: int, mode: str) -> None:
+            with (
+                files(self.data)["review"].open(encoding="utf-8") as every,
+                growing.open(mode, encoding="utf-8") as stream,
+            ):
+                stream.writelines(islice(every, first, last))
 
         def part() -> Measure:
             shutil.rmtree(root, ignore_errors=True)
-            most = self.size - self.size // NEW_IN
-            return self.program(*plain, f"dataset.max_reviews={most}", root=root, rows=most)
+            lines(0, most, "w")
+            return self.program(*plain, root=root, rows=most)
 
-        def whole() -> Measure:
-            return self.program(*plain, root=root, rows=self.size)
+        def rest() -> Measure:
+            lines(most, n, "a")
+            return self.program(*plain, root=root, rows=n)
 
+        return part, rest
+
+    def features(self) -> None:
+        root = self.folder / "features"
+        part, rest = self.growing(self.size, "embedder=none", root=root)
         self.keep("features: all new (99 % of the rows)", part)
-        self.keep("features: 1 % new", whole)
+        self.keep("features: 1 % new", rest)
         few = min(self.size, 100_000)
         self.keep("features: scikit-learn on a frame", lambda: self.work("features_frame", few))
         name = "features: the same, as the program does it"
@@ -180,7 +195,10 @@ class Bench:
         self.keep("embed: the static tokenizer alone", lambda: self.work("tokenizer_alone", few))
         few = min(self.size, EMBEDDED["sentiment"])
         self.keep("embed: sentiment (default)", lambda: self.work("embed_sentiment", few))
+        self.keep("embed: sentiment, from the store", lambda: self.work("sentiment_known", few))
         if find_spec("sentence_transformers"):
+            again = min(self.size, KNOWN)
+            self.keep("embed: sentence, from the store", lambda: self.work("sentence_known", again))
             few = EMBEDDED["sentence"]
             self.keep("embed: sentence", lambda: self.work("embed_sentence", few))
             self.keep(
@@ -205,14 +223,13 @@ class Bench:
             return
         root = self.folder / "trained"
 
-        def features() -> Measure:
-            shutil.rmtree(root, ignore_errors=True)
-            return self.feature_run(TRAINED, root=root)
+        part, rest = self.growing(TRAINED, root=root)
 
         def train() -> Measure:
             return self.program("pipeline=training", *ANY_MODEL_PASSES, root=root, rows=TRAINED)
 
-        self.keep("train: features and default embedding", features)
+        self.keep("train: features and default embedding, all new (99 % of the rows)", part)
+        self.keep("train: features and default embedding, 1 % new", rest)
         self.keep("train: default configuration", train)
         shutil.rmtree(root, ignore_errors=True)
 

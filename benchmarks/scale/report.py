@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from benchmarks.machine import machine
 from matplotlib.figure import Figure
 
 COMPARED = {
@@ -68,27 +68,16 @@ def table(measures: Mapping[str, Mapping[str, Any]], size: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def machine() -> str:
-    """Say on what it was measured."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [part for part in info.read_text().splitlines() if part.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
-
-
 def markdown(frame: pd.DataFrame, stages: Mapping[str, Mapping[str, float]]) -> str:
     """Write the tables."""
     texts = [
         "# What many messages take",
         "",
-        f"{machine()}. Synthetic reviews in Yelp's format, of 570 characters on average. Times",
-        "as fast: rows per second over those of the line of its group that says 1.00, in the same",
-        "run. Seconds of runs of the program contain the start of Python and of its processes;",
-        "those of the other lines are without imports. The peak is the largest sum of",
-        "proportional set sizes of all processes, seen twice a second.",
+        f"{machine()}, Python {platform.python_version()}. Synthetic reviews in Yelp's format, of",
+        "570 characters on average. Times as fast: rows per second over those of the line of its",
+        "group that says 1.00, in the same run. Seconds of runs of the program contain the start",
+        "of Python and of its processes; those of the other lines are without imports. The peak is",
+        "the largest sum of proportional set sizes of all processes, seen twice a second.",
         "",
     ]
     for size, part in frame.groupby("reviews"):

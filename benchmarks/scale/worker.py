@@ -274,6 +274,40 @@ def embed_sentence(folder: Path, target: Path, n: int) -> int:
     return len(embedder.encode(texts).vectors)
 
 
+def known(folder: Path, target: Path, n: int, embedder: Any) -> int:
+    """Take the vectors of texts from a store that has them, with what else it has of the rows."""
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+    from batch_nlp.kernel import Kernel
+    from batch_nlp.logs import Clock
+    from batch_nlp.rows.validate import validate
+    from batch_nlp.schemas import JOINED_FIELDS
+    from batch_nlp.store import FeatureStore
+    from batch_nlp.transformers import CleanText, TextEmbedder
+
+    steps = [("clean_text", CleanText()), ("embed", TextEmbedder(embedder=embedder))]
+    kernel = Kernel(fields=JOINED_FIELDS, pipeline=Pipeline(steps), spec={})
+    texts = pd.Series(texts_of(folder, n), dtype="str")
+    rows = pd.DataFrame({"id": texts.index.astype("str"), "text": texts})
+    accepted = validate(rows, kernel.fields).accepted
+    FeatureStore(target, kernel, Clock()).keep(accepted)
+    restart()
+    return len(FeatureStore(target, kernel, Clock()).features(accepted))
+
+
+def sentiment_known(folder: Path, target: Path, n: int) -> int:
+    from batch_nlp.sentiment import SentimentEmbedder
+
+    return known(folder, target, n, SentimentEmbedder())
+
+
+def sentence_known(folder: Path, target: Path, n: int) -> int:
+    from batch_nlp.embedders import SentenceEmbedder
+
+    return known(folder, target, n, SentenceEmbedder())
+
+
 def sentence_transformers(folder: Path, target: Path, n: int) -> int:
     """Call SentenceTransformer.encode as its documentation does."""
     from sentence_transformers import SentenceTransformer
@@ -299,7 +333,9 @@ WORKS: dict[str, Callable[[Path, Path, int], int]] = {
         embed_static,
         tokenizer_alone,
         embed_sentiment,
+        sentiment_known,
         embed_sentence,
+        sentence_known,
         sentence_transformers,
     )
 }

@@ -23,13 +23,13 @@ from batch_nlp.errors import ArtifactError, BatchNlpError, InputError
 from batch_nlp.feature.job import FeatureJob
 from batch_nlp.inference.shares import ShareVerdict
 from batch_nlp.interrupt import was_asked
-from batch_nlp.kernel import Kernel, fields_from_json
+from batch_nlp.kernel import Kernel, fields_from_json, fields_to_json
 from batch_nlp.locks import locked
 from batch_nlp.logs import Logs
 from batch_nlp.records import RunRecord
 from batch_nlp.redaction import redacted
 from batch_nlp.resume import Checkpoints, sweep
-from batch_nlp.rows.datasets import Dataset, HeldOutDataset
+from batch_nlp.rows.datasets import MESSAGE_FILES, Dataset, HeldOutDataset
 from batch_nlp.rows.extract import Engine, Source
 from batch_nlp.settings import ModelChoice, Paths, PipelineChoice, build, plain, verify
 from batch_nlp.store import Manifest, read_manifest
@@ -228,6 +228,8 @@ class _Run:
                 logs=self.logs,
                 record=self.record,
                 inputs=inputs,
+                choices=self._choices(source, kernel, inputs),
+                anew=self.config.force,
             )
 
     def train(self) -> None:
@@ -379,6 +381,19 @@ class _Run:
             )
             raise InputError(message)
         return manifest, kernel
+
+    def _choices(self, source: Source, kernel: Kernel, inputs: Mapping[str, str]) -> str | None:
+        """Give the digest of what decides, beside its file, what becomes of a message."""
+        if source.max_reviews is not None:
+            return None
+        references = [each.path for tables in source.references.values() for each in tables]
+        dataset = plain(self.config.dataset)
+        return self._fingerprint(
+            {path: inputs[path] for path in references},
+            dataset={name: dataset[name] for name in dataset if name not in MESSAGE_FILES},
+            fields=fields_to_json(source.fields),
+            kernel=[kernel.fingerprint, kernel.vector_fingerprint],
+        )
 
     def _fingerprint(self, inputs: Mapping[str, str], *groups: str, **more: Any) -> str:
         """Give the digest of what a stage's result depends on."""

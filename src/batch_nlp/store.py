@@ -559,6 +559,23 @@ def make_room(
     return removed
 
 
+def parts_of(folder: Path, kernel: Kernel) -> dict[str, int]:
+    """Give the files of a store that hold what `kernel` makes, relative to it, and their bytes."""
+    found = [
+        folder / kind / fingerprint[:_FOLDER_CHARACTERS]
+        for kind, fingerprint in (
+            ("rows", kernel.fingerprint),
+            ("vectors", kernel.vector_fingerprint),
+        )
+        if fingerprint
+    ]
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for each in found
+        for path in sorted(each.glob("*.parquet"))
+    }
+
+
 def _stratified(classes: pd.Series, n_rows: int, seed: int) -> pd.Index:
     """Choose rows at random so that each class, and what has none, keeps its share.
 

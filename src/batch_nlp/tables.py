@@ -320,13 +320,17 @@ def _decompressed(path: str | Path) -> Iterator[BinaryIO]:
             raise InputError(message) from error
 
 
-def read_lines(path: str | Path) -> Iterator[pa.RecordBatch]:
+def read_lines(path: str | Path, offset: int = 0, number: int = 1) -> Iterator[pa.RecordBatch]:
     """Read a text file line by line, in blocks.
 
     Parameters
     ----------
     path : str or Path
         A UTF-8 text file, gzipped when its name ends in ``.gz``. A byte-order mark is skipped.
+    offset : int, default=0
+        Bytes that are left out at the beginning, where a line must end.
+    number : int, default=1
+        Number of the first line behind them.
 
     Yields
     ------
@@ -335,9 +339,9 @@ def read_lines(path: str | Path) -> Iterator[pa.RecordBatch]:
         line's bytes, else null) and ``line`` (str). Blank lines are counted and left out.
     """
     rest = b""
-    number = 1
     with _decompressed(path) as stream:
-        if stream.peek(3).startswith(b"\xef\xbb\xbf"):  # type: ignore[attr-defined]
+        stream.seek(offset)
+        if not offset and stream.peek(3).startswith(b"\xef\xbb\xbf"):  # type: ignore[attr-defined]
             stream.read(3)
         while block := stream.read(BLOCK_BYTES):
             end = block.rfind(b"\n") + 1

@@ -9,10 +9,12 @@ from typing import Any, Self
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from loguru import logger
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
+from batch_nlp.feature.extent import Extent, read_extent
 from batch_nlp.kernel import Kernel
 from batch_nlp.logs import Clock, Logs
 from batch_nlp.records import RunRecord, utc_now
@@ -28,6 +30,7 @@ from batch_nlp.store import (
     Usage,
     make_room,
     manifest_of,
+    parts_of,
     write_manifest,
 )
 from batch_nlp.tables import ParquetSink, from_pandas
@@ -71,8 +74,13 @@ class FeatureJob:
         logs: Logs,
         record: RunRecord,
         inputs: Mapping[str, str],
+        choices: str | None = None,
+        anew: bool = False,
     ) -> Manifest:
         """Put the features of every accepted row of `source` in the store.
+
+        Where the last run has read the first part of the very same messages, only the rest is
+        read, unless the layers are saved, which hold all rows.
 
         Parameters
         ----------
@@ -86,6 +94,11 @@ class FeatureJob:
             Takes the counts of each stage.
         inputs : mapping of str to str
             Files of `source` and their SHA-256, which must be the same in the end.
+        choices : str, optional
+            Digest of what decides, beside the message files, what becomes of a message. None
+            reads everything, and leaves nothing that the next run could go on from.
+        anew : bool, default=False
+            Whether everything is read in any case.
 
         Returns
         -------
@@ -101,8 +114,13 @@ class FeatureJob:
         folder = paths.layer("04_feature")
         rejected = paths.layer("02_intermediate") / "rejected.parquet"
         snapshot = f"snapshots/{record.run_id}-{len(record.stages)}.parquet"
+        last = rest = None
+        if choices is not None and not anew and not self.save_layers:
+            last = read_extent(folder)
+        if choices is not None and last is not None:
+            rest = last.rest_of(source, inputs, folder=folder, rejected=rejected, choices=choices)
         stream = RowStream(
-            source,
+            source if rest is None else rest,
             kernel.check,
             engine=engine,
             spill=paths.layer("02_intermediate") / ".spill",
@@ -120,6 +138,18 @@ class FeatureJob:
             stack.enter_context(stream)
             delivered = stack.enter_context(ParquetSink(folder / snapshot, SNAPSHOT))
             layers = stack.enter_context(_Layers(paths, kernel)) if self.save_layers else None
+            if last is not None and rest is not None:
+                with pq.ParquetFile(folder / last.snapshot) as known:
+                    for batch in known.iter_batches():
+                        delivered.write(batch)
+                dated = last.dated
+                usage.reused = delivered.rows
+                record.facts["continues"] = last.run_id
+                logger.info(
+                    "{:,} messages are known from run {}: only what was added is read.",
+                    delivered.rows,
+                    last.run_id,
+                )
             for made in logs.progress(
                 stream, what="features", unit="rows", total=stream.n_rows, done=stream.passed
             ):
@@ -143,6 +173,17 @@ class FeatureJob:
             dated=dated,
         )
         write_manifest(folder, manifest)
+        if choices is not None:
+            Extent.of(
+                manifest,
+                source,
+                folder=folder,
+                rejected=rejected,
+                choices=choices,
+                parts=parts_of(folder, kernel),
+                counts=stream.counts,
+                skipped=stream.skipped,
+            ).write(folder)
         make_room(folder, engine.store_bytes, remove_snapshot=record.removed)
         record.produced(folder / snapshot, rows=delivered.rows)
         record.produced(folder / "manifest.json")

@@ -36,6 +36,17 @@ class Counts:
         """Give the counts as plain data."""
         return asdict(self)
 
+    def __add__(self, other: Counts) -> Counts:
+        """Give the counts of the rows of both.
+
+        Examples
+        --------
+        >>> Counts(read=1, rejected=1) + Counts(read=2, delivered=2)
+        Counts(read=3, delivered=2, rejected=1, duplicates=0)
+        """
+        own, others = self.to_dict(), other.to_dict()
+        return Counts(**{name: own[name] + others[name] for name in own})
+
     def check(self, stage: str) -> None:
         """Raise if a row went missing.
 

@@ -50,6 +50,9 @@ _NO_NUMBER = r"""(
 
 _JSON_SPACE = "chr(9) || chr(13) || ' '"
 
+MESSAGE_FILES = ("review", "path")
+"""Options of the data sets that name the files of messages."""
+
 YELP_NAMES = {"id": "review_id"}
 """What Yelp's review files call a column that has another name here."""
 
@@ -117,13 +120,15 @@ class _Reader:
     columns: list[str]
     schema: pa.Schema
     batches: Callable[[], Iterable[pa.RecordBatch]]
+    behind: Callable[[int, int], Iterable[pa.RecordBatch]] | None = None
 
 
 def _reader(path: str, file_type: str, delimiter: str) -> _Reader:
     provenance = [("source", pa.string()), ("row", pa.int64()), ("problem", pa.string())]
     if file_type == "json":
         schema = pa.schema([*provenance, ("line", pa.string())])
-        return _Reader(json_columns(path), schema, partial(read_lines, path))
+        read_on = None if path.endswith(".gz") else partial(read_lines, path)
+        return _Reader(json_columns(path), schema, partial(read_lines, path), read_on)
     if file_type == "csv":
         own = text_schema(csv_columns(path, delimiter=delimiter))
         read = partial(read_csv, path, delimiter=delimiter)
@@ -217,6 +222,7 @@ def open_table(
                 THEN TRY(json_extract_string(line, [{pointers}]::VARCHAR[])) END AS parsed
                 FROM incoming))""",
         shown="line",
+        behind=reader.behind,
     )
 
 

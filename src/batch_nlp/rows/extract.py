@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from uuid import uuid4
 
 import duckdb
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from batch_nlp.errors import InputError
 from batch_nlp.rows.counts import Counts
@@ -157,6 +159,9 @@ class Table:
         SQL expression for what is wrong with a row as a whole; null where nothing is.
     shown : str, default="NULL"
         SQL expression for what a row with a problem shows of itself.
+    behind : callable, optional
+        Gives the batches from a byte offset on, where a row begins, and from that row's number.
+        None where a file cannot be read from the middle.
     """
 
     path: str
@@ -166,6 +171,40 @@ class Table:
     relation: str = "incoming"
     problem: str = "problem"
     shown: str = "NULL"
+    behind: Callable[[int, int], Iterable[pa.RecordBatch]] | None = None
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Messages that an earlier run has read, which come before those of a source.
+
+    Attributes
+    ----------
+    files : sequence of str
+        Where they were read.
+    snapshot : Path
+        A Parquet file with the ids of those that were delivered.
+    rejected : Path
+        A Parquet file, of the schema `REJECTED`, with those that were not.
+    counts : mapping of str to Counts
+        Of the stages `STAGES`.
+    skipped : int
+        Messages that were not asked for.
+    """
+
+    STAGES: ClassVar = ("extract", "deduplicate", "validate")
+
+    files: Sequence[str]
+    snapshot: Path
+    rejected: Path
+    counts: Mapping[str, Counts]
+    skipped: int
+
+    def rejections(self) -> Iterator[pa.RecordBatch]:
+        """Give the messages that were turned away."""
+        with pq.ParquetFile(self.rejected) as file:
+            for batch in file.iter_batches():
+                yield batch.filter(pc.is_in(batch["source"], value_set=pa.array(self.files)))
 
 
 @dataclass(frozen=True)
@@ -189,6 +228,8 @@ class Source:
     max_reviews, since, until : optional
         Which messages are asked for: at most so many in input order, dated from `since`
         (included) to `until` (excluded).
+    earlier : Earlier, optional
+        Messages that come before these and have been read.
     """
 
     messages: Sequence[Table]
@@ -200,6 +241,7 @@ class Source:
     max_reviews: int | None = None
     since: str | None = None
     until: str | None = None
+    earlier: Earlier | None = None
 
     def __post_init__(self) -> None:
         if self.max_reviews is not None and self.max_reviews < 1:
@@ -405,7 +447,9 @@ class Extraction:
         )
         return self._count(f"{name} WHERE problem IS NOT NULL")
 
-    def _set_repeats_aside(self, name: str, tables: Sequence[Table], key: str) -> int:
+    def _set_repeats_aside(
+        self, name: str, tables: Sequence[Table], key: str, earlier: Earlier | None = None
+    ) -> int:
         """Name in ``<name>_again`` the rows whose key an earlier row has, and reject them."""
         # Digests first: few keys repeat, and only theirs are compared whole.
         self._run(
@@ -419,6 +463,17 @@ class Extraction:
             ) WHERE nth > 1
             """
         )
+        if earlier is not None:
+            self._run(
+                f"""
+                INSERT INTO {name}_again SELECT seq FROM {name} SEMI JOIN (
+                    SELECT id AS {key} FROM read_parquet($1) UNION ALL
+                    SELECT id FROM read_parquet($2) WHERE list_contains($3, source)
+                ) USING ({key})
+                WHERE problem IS NULL AND seq NOT IN (SELECT seq FROM {name}_again)
+                """,
+                [str(earlier.snapshot), str(earlier.rejected), list(earlier.files)],
+            )
         self._run(
             f"""
             INSERT INTO rejected
@@ -472,7 +527,7 @@ class Extraction:
         self.skipped = self._skip()
         problems = self._set_problems_aside("message", files)
         read = self._count("message")
-        repeats = self._set_repeats_aside("message", files, "id")
+        repeats = self._set_repeats_aside("message", files, "id", self.source.earlier)
         self._run(
             """
             CREATE TABLE wanted AS SELECT seq FROM message ANTI JOIN message_again USING (seq)

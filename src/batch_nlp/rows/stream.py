@@ -168,7 +168,8 @@ class RowStream(Generic[Result]):
     Attributes
     ----------
     counts : dict of str to Counts
-        Of every stage, complete after the iteration.
+        Of every stage, complete after the iteration; then also those of the source's earlier
+        messages.
     skipped : int
         Messages that were not asked for.
     """
@@ -206,6 +207,9 @@ class RowStream(Generic[Result]):
             self.counts |= self._extraction.counts
             self.skipped = self._extraction.skipped
             stack.enter_context(self._rejected)
+            if self.source.earlier is not None:
+                for batch in self.source.earlier.rejections():
+                    self._rejected.write(batch)
             for batch in self._extraction.rejected():
                 self._rejected.write(batch)
             self._stack = stack.pop_all()
@@ -241,6 +245,10 @@ class RowStream(Generic[Result]):
                 counts.rejected += passed.read - passed.delivered
                 if passed.result is not None:
                     yield passed.result
+        if (earlier := self.source.earlier) is not None:
+            for name, those in earlier.counts.items():
+                self.counts[name] = those + self.counts[name]
+            self.skipped += earlier.skipped
         for file, before in self._inputs.items():
             if file_digest(file) != before:
                 message = f"{file} changed while it was being read: run again."
