@@ -258,6 +258,23 @@ def test_after_a_run_that_was_forced_it_goes_on(features: Run, folder: Path) -> 
     assert features()["continues"] == first["run_id"]
 
 
+@pytest.mark.parametrize("step", ["job.write_manifest", "job.make_room", "extent.Extent.write"])
+def test_a_run_that_ends_in_between_does_no_harm(
+    features: Run, folder: Path, tmp_path: Path, step: str
+) -> None:
+    features()
+    (folder / "review_2.json").write_text(text_of(NEW))
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fail(*_: Any, **__: Any) -> None:
+            raise OSError("killed here")
+
+        patch.setattr(f"batch_nlp.feature.{step}", fail)
+        features(status=1)
+    (folder / "review_3.json").write_text(text_of([review(9), review(7)]))
+    as_a_whole(features, tmp_path, features())
+
+
 def test_a_line_that_was_not_ended_is_read_again(
     features: Run, folder: Path, tmp_path: Path
 ) -> None:
