@@ -115,7 +115,11 @@ def as_a_whole(features: Run, tmp_path: Path, record: dict[str, Any], *overrides
 
 
 def test_lines_that_are_added_are_read_alone(
-    features: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Callable[..., Any],
+    features: Run,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = features()
     with (folder / "review_1.json").open("a") as stream:
@@ -133,6 +137,7 @@ def test_lines_that_are_added_are_read_alone(
     assert record["continues"] == first["run_id"]
     assert record["stages"]["feature/store"]["computed"] == 2
     as_a_whole(features, tmp_path, record)
+    assert cli("pipeline=audit", f"paths.root={tmp_path / 'root'}").status == 0
 
 
 def test_files_that_are_added_are_read_alone(features: Run, folder: Path, tmp_path: Path) -> None:
