@@ -10,6 +10,8 @@ HERE = Path(__file__).resolve().parent
 # then raises its errors instead of printing them over many lines.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Arrow's own allocator keeps more of what is free: with the system's a run takes a tenth less.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 os.environ.setdefault("BATCH_NLP_ROOT", str(HERE))
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
