@@ -83,6 +83,7 @@ sample: $(VENV)/.installed ## make the committed sample of features again
 	$(RUN) pipeline=feature sample.n_reviews=1000 feature.save_layers=false paths.root=build/sample
 	mkdir -p data/04_feature/sample
 	cp -R build/sample/data/04_feature/. data/04_feature/sample
+	rm data/04_feature/sample/extent.json # no run goes on from there
 
 BENCHMARK := build/benchmark/envs/harness
 
