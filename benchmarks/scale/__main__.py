@@ -183,6 +183,10 @@ class Bench:
         part, rest = self.growing(self.size, "embedder=none", root=root)
         self.keep("features: all new (99 % of the rows)", part)
         self.keep("features: 1 % new", rest)
+        if self.size <= SIZES["1m"]:
+            part, rest = self.growing(self.size, root=root)
+            self.keep("features: with default embedding, all new (99 % of the rows)", part)
+            self.keep("features: with default embedding, 1 % new", rest)
         few = min(self.size, 100_000)
         self.keep("features: scikit-learn on a frame", lambda: self.work("features_frame", few))
         name = "features: the same, as the program does it"

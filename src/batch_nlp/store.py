@@ -49,6 +49,9 @@ SNAPSHOT = pa.schema(
 
 _FOLDER_CHARACTERS = 16
 
+_KEY_CHARACTERS = 32
+"""Of a key: an MD5 in hexadecimal."""
+
 _GROUP_ROWS = 1_000
 """Rows that are read at least where one of them is asked for."""
 
@@ -429,7 +432,7 @@ class _Parts:
         names = list(columns or self.schema.names)
         self._find_files()
         wanted = pa.array(keys, pa.string()).unique()
-        places = self._rows_of(_hashed(wanted))
+        places = self._rows_of(_short(wanted))
         bounds = np.searchsorted(places, self._starts)
         found = [pa.schema([self.schema.field(name) for name in names]).empty_table()]
         for file in np.flatnonzero(np.diff(bounds)).tolist():
@@ -451,7 +454,7 @@ class _Parts:
         known = set(self._files)
         for path in sorted(set(self.folder.glob("*.parquet")) - known):
             self._files.append(path)
-            digests = _hashed(self._read(len(self._files) - 1, [self.key])[self.key])
+            digests = _short(self._read(len(self._files) - 1, [self.key])[self.key])
             order = np.argsort(digests)
             rows = (self._starts[-1] + order).astype(np.uint32)
             self._starts.append(self._starts[-1] + len(digests))
@@ -513,9 +516,23 @@ def _places(sought: Any, among: Any) -> npt.NDArray[np.int64]:
     return np.asarray(pc.fill_null(found, -1).to_numpy(), np.int64)
 
 
-def _hashed(keys: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint32]:
-    whole = pd.util.hash_array(keys.to_numpy(zero_copy_only=False), categorize=False)
-    return np.asarray(whole >> np.uint64(32), np.uint32)
+def _short(keys: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint32]:
+    """Give the first 32 bits of MD5 digests in hexadecimal.
+
+    Examples
+    --------
+    >>> [f"{bits:08x}" for bits in _short(pa.array(["0123456789abcdef" * 2, "f" * 32]))]
+    ['01234567', 'ffffffff']
+    """
+    fixed = keys.cast(pa.binary()).cast(pa.binary(_KEY_CHARACTERS))
+    whole = fixed.combine_chunks() if isinstance(fixed, pa.ChunkedArray) else fixed
+    if not len(whole):
+        return np.empty(0, np.uint32)
+    _, data = whole.buffers()
+    characters = np.frombuffer(data, np.uint8)[whole.offset * _KEY_CHARACTERS :]
+    digits = characters[: len(whole) * _KEY_CHARACTERS].reshape(-1, _KEY_CHARACTERS)[:, :8]
+    values = (digits & 0xF) + 9 * (digits > ord("9")).astype(np.uint8)
+    return (values[:, ::2] << 4 | values[:, 1::2]).view(">u4").ravel().astype(np.uint32)
 
 
 def make_room(
