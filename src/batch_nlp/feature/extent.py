@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from batch_nlp.errors import InputError
 from batch_nlp.rows.counts import Counts
 from batch_nlp.rows.extract import Earlier, Source, Table
@@ -183,15 +185,17 @@ def _behind(table: Table, told: Mapping[str, Any]) -> Table | None:
     """Give the lines that were added to a file, or None if that is not all that has changed."""
     if table.behind is None:
         return None
-    found, n_lines, last = hashlib.sha256(), 0, b""
+    found, n_lines, last = hashlib.sha256(), 0, b"\n"
     left = told["bytes"]
+    block = memoryview(bytearray(BLOCK_BYTES))
     with open_bytes(table.path) as stream:
-        while left and (block := stream.read(min(left, BLOCK_BYTES))):
-            found.update(block)
-            n_lines += block.count(b"\n")
-            last = block[-1:]
-            left -= len(block)
-    if left or found.hexdigest() != told["sha256"] or last not in (b"\n", b""):
+        while left and (n_read := stream.readinto(block[:left])):  # type: ignore[attr-defined]
+            part = block[:n_read]
+            found.update(part)
+            n_lines += int(np.count_nonzero(np.frombuffer(part, np.uint8) == ord("\n")))
+            last = bytes(part[-1:])
+            left -= n_read
+    if left or found.hexdigest() != told["sha256"] or last != b"\n":
         return None
     batches = partial(table.behind, told["bytes"], n_lines + 1)
     return replace(table, batches=batches, behind=None)
