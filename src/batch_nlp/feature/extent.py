@@ -98,9 +98,11 @@ class Extent:
             dated=manifest.dated,
         )
 
-    def write(self, folder: Path) -> None:
-        """Keep it in the store at `folder`, in place of that of the run before."""
-        write_json(folder / _FILE, asdict(self))
+    def write(self, folder: Path) -> Path:
+        """Keep it in the store at `folder`, in place of that of the run before; give the file."""
+        path = folder / _FILE
+        write_json(path, asdict(self))
+        return path
 
     def rest_of(
         self,

@@ -174,7 +174,7 @@ class FeatureJob:
         )
         write_manifest(folder, manifest)
         if choices is not None:
-            Extent.of(
+            extent = Extent.of(
                 manifest,
                 source,
                 folder=folder,
@@ -183,7 +183,8 @@ class FeatureJob:
                 parts=parts_of(folder, kernel),
                 counts=stream.counts,
                 skipped=stream.skipped,
-            ).write(folder)
+            )
+            record.produced(extent.write(folder))
         make_room(folder, engine.store_bytes, remove_snapshot=record.removed)
         record.produced(folder / snapshot, rows=delivered.rows)
         record.produced(folder / "manifest.json")
