@@ -74,7 +74,7 @@ def features(
             "dataset=yelp",
             f"dataset.review={folder}/review*.json",
             f"dataset.user={folder}/user.json",
-            f"paths.root={tmp_path / home}",
+            f"paths.root='{tmp_path / home}'",
             "embedder=hashing",
             "feature.save_layers=false",
             "logs.level=WARNING",
@@ -150,6 +150,19 @@ def test_files_that_are_added_are_read_alone(features: Run, folder: Path, tmp_pa
     record = features("engine.batch_rows=1")
     assert "continues" in record
     as_a_whole(features, tmp_path, record)
+
+
+@pytest.mark.parametrize("home", ["source=a", "id=7", "z[1]"])
+def test_a_folder_may_be_named_like_a_column(
+    features: Run, folder: Path, tmp_path: Path, home: str
+) -> None:
+    features(home=home)
+    (folder / "review_2.json").write_text(text_of(NEW))
+    record = features(home=home)
+    assert "continues" in record
+    whole = features(home="other")
+    assert left_by(tmp_path / home) == left_by(tmp_path / "other")
+    assert counts(record) == counts(whole)
 
 
 def test_nothing_new_is_fine(features: Run, tmp_path: Path) -> None:

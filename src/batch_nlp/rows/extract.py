@@ -200,6 +200,13 @@ class Earlier:
     counts: Mapping[str, Counts]
     skipped: int
 
+    def ids(self) -> Iterator[pa.RecordBatch]:
+        """Give the ids of all that have one."""
+        with pq.ParquetFile(self.snapshot) as file:
+            yield from file.iter_batches(columns=["id"])
+        for batch in self.rejections():
+            yield batch.select(["id"])
+
     def rejections(self) -> Iterator[pa.RecordBatch]:
         """Give the messages that were turned away."""
         with pq.ParquetFile(self.rejected) as file:
@@ -464,16 +471,18 @@ class Extraction:
             """
         )
         if earlier is not None:
+            # Not read_parquet: it takes folders named like source=a for columns.
+            shape = pa.schema({"id": pa.string()})
+            ids = pa.RecordBatchReader.from_batches(shape, earlier.ids())
+            self._db.register("earlier", ids)
             self._run(
                 f"""
-                INSERT INTO {name}_again SELECT seq FROM {name} SEMI JOIN (
-                    SELECT id AS {key} FROM read_parquet($1) UNION ALL
-                    SELECT id FROM read_parquet($2) WHERE list_contains($3, source)
-                ) USING ({key})
+                INSERT INTO {name}_again
+                SELECT seq FROM {name} SEMI JOIN earlier ON earlier.id = {name}.{key}
                 WHERE problem IS NULL AND seq NOT IN (SELECT seq FROM {name}_again)
-                """,
-                [str(earlier.snapshot), str(earlier.rejected), list(earlier.files)],
+                """
             )
+            self._db.unregister("earlier")
         self._run(
             f"""
             INSERT INTO rejected
