@@ -73,7 +73,8 @@ def share_gap(
 def chance_gap(predicted: npt.NDArray[Any], probabilities: npt.NDArray[np.float64]) -> float:
     """Give the `share_gap` that would be expected if the probabilities were the true ones.
 
-    So many labels drawn at random have shares of their own, even where the rule is right.
+    So many labels drawn at random have shares of their own; and where the rule does not keep the
+    shares that the probabilities say, that adds to it.
     """
     ends = np.cumsum(probabilities, axis=1)[:, :-1]
     rng = np.random.default_rng(0)

@@ -25,7 +25,7 @@ COLUMNS = {
     "recall_neutral": "neutral recall",
     "neutral_excess": "neutral predicted less true, points",
     "share_gap": "largest gap of a share, points",
-    "chance_gap": "of it by chance, points",
+    "chance_gap": "expected if its probabilities were true, points",
     "log_loss": "log loss",
     "calibration_error": "calibration error",
     "chance_error": "of it by chance",
@@ -125,9 +125,10 @@ def markdown(
         "standard deviation. Features and embeddings are counted into the seconds and the rows",
         "per second; loading a model is not. Memory is the peak of the rival's own process.",
         "The gap of a share is the predicted one less the true one, of the class where it is",
-        "largest; the calibration error has 15 bins of the most probable class. By chance is what",
-        "either would be on so many rows if every probability were the true one. Points are",
-        "percentage points.",
+        "largest, and beside it what it would be on so many rows if every probability were the",
+        "true one: chance, and what the rule itself shifts. The calibration error has 15 bins of",
+        "the most probable class; by chance is what it would be likewise. Points are percentage",
+        "points.",
         "Rows with fewer splits are to be compared by their gains alone.",
     ]
     texts = rows[rows["real"] & ~rows["group"].str.startswith("feature table")]

@@ -160,20 +160,20 @@ class Bench:
             *overrides,
         )
 
-        def lines(first: int, last: int, mode: str) -> None:
+        def lines(last: int) -> None:
             with (
                 files(self.data)["review"].open(encoding="utf-8") as every,
-                growing.open(mode, encoding="utf-8") as stream,
+                growing.open("w", encoding="utf-8") as stream,
             ):
-                stream.writelines(islice(every, first, last))
+                stream.writelines(islice(every, last))
 
         def part() -> Measure:
             shutil.rmtree(root, ignore_errors=True)
-            lines(0, most, "w")
+            lines(most)
             return self.program(*plain, root=root, rows=most)
 
         def rest() -> Measure:
-            lines(most, n, "a")
+            lines(n)
             return self.program(*plain, root=root, rows=n)
 
         return part, rest

@@ -42,6 +42,8 @@ _RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
 _PROBABILITIES = tuple(f"proba_{label}" for label in LABELS)
 
 _INTERMEDIATE = "data/02_intermediate"
+# A folder named like source=a is no column.
+_FROM_FILE = "read_parquet(${}, hive_partitioning = false)"
 _SNAPSHOTS = "data/04_feature/snapshots/"
 _MANIFEST = "data/04_feature/manifest.json"
 _MODEL_INPUT = "data/05_model_input"
@@ -425,7 +427,7 @@ class _Audit:
             yield ", rows", places, lost, " and ".join(steps[-2:])
 
     def _one(self, db: duckdb.DuckDBPyConnection, name: str, what: str) -> int:
-        found = db.execute(f"SELECT {what} FROM read_parquet($1)", [str(self.root / name)])
+        found = db.execute(f"SELECT {what} FROM {_FROM_FILE.format(1)}", [str(self.root / name)])
         return int((found.fetchone() or (0,))[0])
 
     def _predictions(self, name: str, db: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
@@ -456,10 +458,10 @@ class _Audit:
         if rejected in self.intact:
             # A duplicate has its id from the row that was delivered; a user is no message.
             both = db.execute(
-                """
-                SELECT count(DISTINCT id) FROM read_parquet($1)
+                f"""
+                SELECT count(DISTINCT id) FROM {_FROM_FILE.format(1)}
                 WHERE "check" <> 'not a duplicate' AND NOT list_contains($3, source)
-                AND id IN (SELECT id FROM read_parquet($2))
+                AND id IN (SELECT id FROM {_FROM_FILE.format(2)})
                 """,
                 [
                     str(self.root / rejected),

@@ -487,23 +487,22 @@ class _Parts:
         schema = pa.schema([self.schema.field(name) for name in names])
         try:
             with pq.ParquetFile(self._files[file], memory_map=True) as parquet:
-                if rows is None:
-                    table = parquet.read(names)
-                else:
-                    about = parquet.metadata
-                    sizes = [about.row_group(i).num_rows for i in range(about.num_row_groups)]
-                    ends = np.cumsum(sizes)
-                    groups, group = np.unique(
-                        np.searchsorted(ends, rows, "right"), return_inverse=True
-                    )
-                    table = parquet.read_row_groups(groups.tolist(), names)
-                    # Rows of groups that were not read come before.
-                    before = ends[groups] - np.cumsum(np.take(sizes, groups))
-                    if len(rows) < table.num_rows:
-                        table = table.take(rows - before[group])
+                table = parquet.read(names) if rows is None else _rows_in(parquet, names, rows)
         except FileNotFoundError:
             return schema.empty_table()  # another run has made room
         return table.select(names).cast(schema)
+
+
+def _rows_in(parquet: pq.ParquetFile, names: list[str], rows: npt.NDArray[np.int64]) -> pa.Table:
+    """Read columns of the rows with some numbers, in order, and only the row groups they are in."""
+    about = parquet.metadata
+    sizes = [about.row_group(i).num_rows for i in range(about.num_row_groups)]
+    ends = np.cumsum(sizes)
+    groups, group = np.unique(np.searchsorted(ends, rows, "right"), return_inverse=True)
+    table = parquet.read_row_groups(groups.tolist(), names)
+    # Rows of groups that were not read come before.
+    before = ends[groups] - np.cumsum(np.take(sizes, groups))
+    return table.take(rows - before[group]) if len(rows) < table.num_rows else table
 
 
 def _places(sought: Any, among: Any) -> npt.NDArray[np.int64]:
@@ -576,8 +575,18 @@ def make_room(
     return removed
 
 
-def parts_of(folder: Path, kernel: Kernel) -> dict[str, int]:
-    """Give the files of a store that hold what `kernel` makes, relative to it, and their bytes."""
+def parts_of(folder: Path, kernel: Kernel, *, used_since: float) -> dict[str, int]:
+    """Give the files of a store that were used for a kernel, relative to it, and their bytes.
+
+    Parameters
+    ----------
+    folder : Path
+        The store.
+    kernel : Kernel
+        What makes the features.
+    used_since : float
+        Unix time, in seconds. Files date a little behind the clock, so that a second more counts.
+    """
     found = [
         folder / kind / fingerprint[:_FOLDER_CHARACTERS]
         for kind, fingerprint in (
@@ -590,6 +599,7 @@ def parts_of(folder: Path, kernel: Kernel) -> dict[str, int]:
         path.relative_to(folder).as_posix(): path.stat().st_size
         for each in found
         for path in sorted(each.glob("*.parquet"))
+        if path.stat().st_mtime >= used_since - 1
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -105,12 +106,14 @@ def counts(record: dict[str, Any]) -> dict[str, Any]:
     return {stage: [told[name] for name in names] for stage, told in stages}
 
 
-def as_a_whole(features: Run, tmp_path: Path, record: dict[str, Any], *overrides: str) -> None:
+def as_a_whole(
+    features: Run, tmp_path: Path, record: dict[str, Any], *overrides: str, home: str = "root"
+) -> None:
     """Hold what a run left behind against one that reads everything."""
     shutil.rmtree(tmp_path / "other", ignore_errors=True)
     whole = features(*overrides, home="other")
     assert "continues" not in whole
-    assert left_by(tmp_path / "root") == left_by(tmp_path / "other")
+    assert left_by(tmp_path / home) == left_by(tmp_path / "other")
     assert counts(record) == counts(whole)
 
 
@@ -154,15 +157,28 @@ def test_files_that_are_added_are_read_alone(features: Run, folder: Path, tmp_pa
 
 @pytest.mark.parametrize("home", ["source=a", "id=7", "z[1]"])
 def test_a_folder_may_be_named_like_a_column(
-    features: Run, folder: Path, tmp_path: Path, home: str
+    cli: Callable[..., Any], features: Run, folder: Path, tmp_path: Path, home: str
 ) -> None:
     features(home=home)
     (folder / "review_2.json").write_text(text_of(NEW))
     record = features(home=home)
     assert "continues" in record
-    whole = features(home="other")
-    assert left_by(tmp_path / home) == left_by(tmp_path / "other")
-    assert counts(record) == counts(whole)
+    as_a_whole(features, tmp_path, record, home=home)
+    assert cli("pipeline=audit", f"paths.root='{tmp_path / home}'").status == 0
+
+
+def test_what_a_run_did_not_use_may_go(features: Run, folder: Path, tmp_path: Path) -> None:
+    features()
+    rows = next((tmp_path / "root" / "data" / "04_feature" / "rows").iterdir())
+    (used,) = rows.iterdir()
+    unused = used.with_name("unused.parquet")
+    pd.read_parquet(used)[:0].to_parquet(unused)
+    os.utime(unused, (1, 1))
+    features("force=true")
+    unused.unlink()
+    os.utime(used, (1, 1))
+    assert "continues" in features()
+    assert used.stat().st_mtime > 1
 
 
 def test_nothing_new_is_fine(features: Run, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Extent:
     sha256 : mapping of str to str
         Digests of the ``snapshot`` and of the file of ``rejected`` rows.
     parts : mapping of str to int
-        Files of the store that hold the features, and their bytes.
+        Files of the store that the run used or added, and their bytes.
     counts : mapping of str to mapping
         Where the messages went, by stage.
     skipped : int
@@ -142,6 +142,8 @@ class Extent:
             if added is None:
                 return None
             rest.insert(0, added)
+        for name in self.parts:
+            os.utime(folder / name)  # used, though not read
         earlier = Earlier(
             files=[told["path"] for told in self.messages],
             snapshot=folder / self.snapshot,
@@ -152,7 +154,7 @@ class Extent:
         return replace(source, messages=rest, earlier=earlier)
 
     def _is_whole(self, folder: Path, rejected: Path) -> bool:
-        """Tell whether what the run left behind is still there, and note that it is used."""
+        """Tell whether what the run left behind is still there."""
         try:
             if read_manifest(folder).snapshot != self.snapshot:
                 return False
@@ -162,13 +164,9 @@ class Extent:
             }
             if found != self.sha256:
                 return False
-            if any((folder / name).stat().st_size != size for name, size in self.parts.items()):
-                return False
-            for name in self.parts:
-                os.utime(folder / name)
+            return all((folder / name).stat().st_size == size for name, size in self.parts.items())
         except (InputError, FileNotFoundError):
             return False
-        return True
 
 
 def read_extent(folder: Path) -> Extent | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ class FeatureJob:
             If no row is accepted; the store then delivers what it did before.
         """
         clock = Clock()
+        began = time.time()
         folder = paths.layer("04_feature")
         rejected = paths.layer("02_intermediate") / "rejected.parquet"
         snapshot = f"snapshots/{record.run_id}-{len(record.stages)}.parquet"
@@ -180,7 +182,7 @@ class FeatureJob:
                 folder=folder,
                 rejected=rejected,
                 choices=choices,
-                parts=parts_of(folder, kernel),
+                parts=parts_of(folder, kernel, used_since=began),
                 counts=stream.counts,
                 skipped=stream.skipped,
             )
