@@ -31,6 +31,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     add("--quick", action="store_true", help="light rivals, small sets, two folds")
     add("--only", nargs="+", metavar="NAME", help="rivals whose names contain one of these")
     add("--list", action="store_true", help="list the rivals")
+    add("--every-split", action="store_true", help="heavy rivals too meet every split of a seed")
     add("--seeds", type=int, help="how many seeds the light rivals meet (2; quick: 1)")
     add("--minutes", type=float, help="for everything (38; quick: 4)")
     add("--search-seconds", type=float, default=60, help="of an automatic search (60)")
@@ -90,7 +91,8 @@ def main(arguments: Sequence[str]) -> None:
     # Ended from outside, it takes its worker along, as with Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     bench = Bench(given.build, minutes * 60 - RESERVE, given.search_seconds, fresh=given.fresh)
-    results, missing = compete(bench, rivals, splits)
+    pairs = schedule(rivals, splits, every_split=given.every_split)
+    results, missing = compete(bench, pairs)
     output = given.output or (
         given.build / "quick" if given.quick else ROOT / "benchmarks" / "quality" / "results"
     )
@@ -102,12 +104,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def compete(
-    bench: Bench, rivals: Sequence[Rival], splits: Sequence[Any]
+    bench: Bench, pairs: Sequence[tuple[Rival, Any]]
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
     """Run what there is time for; Ctrl-C ends it with what is done so far."""
     results: list[dict[str, Any]] = []
     missing: list[tuple[str, str, str]] = []
-    pairs = schedule(rivals, splits)
     for place, (rival, split) in enumerate(pairs, start=1):
         where = f"{place}/{len(pairs)} {rival.name} on {split.group}, split {split.number}"
         try:

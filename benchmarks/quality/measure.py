@@ -345,22 +345,21 @@ def reason(said: str) -> str:
     return re.sub(r"(?<![\w.])/(?:[^\s/'\"]+/)*([^\s/'\"]*)", r"\1", last)[:200]
 
 
-def schedule(rivals: Iterable[Rival], splits: Sequence[Split]) -> list[tuple[Rival, Split]]:
+def schedule(
+    rivals: Iterable[Rival], splits: Sequence[Split], *, every_split: bool = False
+) -> list[tuple[Rival, Split]]:
     """Give what is to run, in order, so that the most telling is done when the time is over.
 
     Round by round: light rivals meet all splits of one seed, then the others, heavier by weight,
-    the first split of one more group of texts that people wrote. What is for reference only
-    comes last.
+    the first split of one more group of texts that people wrote, or with `every_split` in further
+    rounds its other splits too. What is for reference only comes last.
     """
     takes = {True: {"texts", "embedding", "features"}, False: {"table"}}
-    firsts = [
-        split
-        for split in splits
-        if (split.seed, split.number) == (0, 0) and split.real and split.of_texts
-    ]
+    met = [split for split in splits if split.seed == 0 and split.real and split.of_texts]
+    met = sorted((s for s in met if every_split or s.number == 0), key=lambda s: s.number)
 
     def round_of(rival: Rival, split: Split) -> int:
-        return split.seed if rival.weight == "light" else firsts.index(split)
+        return split.seed if rival.weight == "light" else met.index(split)
 
     def place(pair: tuple[Rival, Split]) -> tuple[bool, int, int, float]:
         rival, split = pair
@@ -371,6 +370,6 @@ def schedule(rivals: Iterable[Rival], splits: Sequence[Split]) -> list[tuple[Riv
         (rival, split)
         for split in splits
         for rival in rivals
-        if rival.takes in takes[split.of_texts] and (rival.weight == "light" or split in firsts)
+        if rival.takes in takes[split.of_texts] and (rival.weight == "light" or split in met)
     ]
     return sorted(pairs, key=place)

@@ -39,6 +39,12 @@ ASSETS = Path(__file__).parent / "assets"
 SHIPPED_MODEL = ASSETS / "static_minilm"
 """Folder of the static model that comes with the package."""
 
+SHIPPED_ADAPTER = ASSETS / "minilm_sentiment"
+"""Folder of the adapter for the packaged all-MiniLM-L6-v2 that comes with the package."""
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""Names of an adapter's files, as peft has them."""
+
 DIGESTS_FILE = "digests.json"
 """Name of the file, beside a model, that says what its files' SHA-256 digests must be."""
 

@@ -5,14 +5,19 @@
 A transformer (the packaged all-MiniLM-L6-v2) learns to rate sentences as people rated them. It
 then rates many more texts than people did, and a small convolutional network learns to do as the
 transformer does. Needs the extra `transformers`; takes about half an hour on two cores.
+
+    python -m batch_nlp.sentiment_training RATINGS OUTPUT --adapter
+
+makes what `experiment=best` begins with: the same transformer, but what it learns is kept as a
+small change of its weights. Takes some minutes.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +28,8 @@ from loguru import logger
 from numpy.typing import NDArray
 
 from batch_nlp.embedders import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     DIGESTS_FILE,
     SHIPPED_MODEL,
     file_digests,
@@ -31,7 +38,7 @@ from batch_nlp.embedders import (
 )
 from batch_nlp.errors import InputError
 from batch_nlp.sentiment import HIGHEST_ACTIVATION, NETWORK_FILE, TOKENIZER_FILE
-from batch_nlp.tables import atomic_folder
+from batch_nlp.tables import atomic_folder, write_json
 
 RATING_FILES = (
     "movieReviewSnippets_GroundTruth.txt",
@@ -46,6 +53,7 @@ HIGHEST_WEIGHT = 127
 
 _RATING_SCALE = 4.0
 _LONGEST = 96
+_ADAPTER_RANK = 16
 _THINGS = """
 food service staff room product app order delivery support agent price place waiter driver
 package hotel call refund screen battery soup coffee burger manager location team website meal
@@ -197,9 +205,12 @@ class Teacher:
     ----------
     seed : int, default=0
         Of the order of the sentences and of the new weights.
+    rank : int, optional
+        Learn a change of each layer's matrices of this rank alone (LoRA, Hu et al. 2021,
+        arXiv:2106.09685). By default all weights are learned.
     """
 
-    def __init__(self, *, seed: int = 0) -> None:
+    def __init__(self, *, seed: int = 0, rank: int | None = None) -> None:
         require_extra("torch", "transformers", needed_by="Teacher")
         import torch  # noqa: PLC0415
 
@@ -211,6 +222,7 @@ class Teacher:
         self.encoder = AutoModel.from_pretrained(folder)  # nosec B615
         self.head = torch.nn.Linear(self.encoder.config.hidden_size, 1)
         self.rng = np.random.default_rng(seed)
+        self.changes = {} if rank is None else _changes(self.encoder, rank)
 
     def _read(self, texts: list[str]) -> tuple[Any, Any]:
         import torch  # noqa: PLC0415
@@ -230,9 +242,10 @@ class Teacher:
         """Learn the ratings by least squares."""
         import torch  # noqa: PLC0415
 
+        trained = [weight for weight in self.encoder.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(
             [
-                {"params": self.encoder.parameters(), "lr": 5e-5},
+                {"params": trained, "lr": 5e-4 if self.changes else 5e-5},
                 {"params": self.head.parameters(), "lr": 1e-3},
             ],
             weight_decay=0.01,
@@ -250,7 +263,7 @@ class Teacher:
             loss = ((valence - torch.from_numpy(ratings[batch])) ** 2).mean()
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             schedule.step()
         self.encoder.eval()
@@ -269,6 +282,29 @@ class Teacher:
                 rated, pooled = self._read([texts[i] for i in batch])
                 valence[batch], content[batch] = rated.numpy(), pooled.numpy()
         return Rated(texts, ratings, valence, content)
+
+
+def _changes(encoder: Any, rank: int) -> dict[str, Any]:
+    """Let nothing of an encoder learn but a change, of low rank, of its layers' matrices."""
+    import torch  # noqa: PLC0415
+
+    class Change(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self, n_out: int, n_in: int) -> None:
+            super().__init__()
+            self.lora_A = torch.nn.Parameter(torch.empty(rank, n_in))
+            self.lora_B = torch.nn.Parameter(torch.zeros(n_out, rank))
+            torch.nn.init.kaiming_uniform_(self.lora_A, a=5**0.5)
+
+        def forward(self, weight: Any) -> Any:
+            return weight + self.lora_B @ self.lora_A
+
+    encoder.requires_grad_(requires_grad=False)
+    found = {}
+    for name, part in list(encoder.named_modules()):
+        if isinstance(part, torch.nn.Linear) and name.startswith("encoder.layer."):
+            found[name] = Change(*part.weight.shape)
+            torch.nn.utils.parametrize.register_parametrization(part, "weight", found[name])
+    return found
 
 
 def batches_by_length(
@@ -485,6 +521,32 @@ def _whole(values: NDArray[np.floating[Any]]) -> NDArray[np.int8]:
     return whole
 
 
+def write_adapter(teacher: Teacher, output: Path) -> None:
+    """Write a teacher's change in peft's format, whole or not at all."""
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    tensors = {
+        f"base_model.model.{name}.{part}.weight": weight.detach().half().contiguous()
+        for name, change in teacher.changes.items()
+        for part, weight in change.named_parameters()
+    }
+    rank = len(next(iter(teacher.changes.values())).lora_A)
+    config = {
+        "base_model_name_or_path": "sentence-transformers/all-MiniLM-L6-v2",
+        "bias": "none",
+        "inference_mode": True,
+        "lora_alpha": rank,  # so that nothing is scaled
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": rank,
+        "target_modules": sorted(teacher.changes),
+    }
+    with atomic_folder(output) as beside:
+        save_file(tensors, beside / ADAPTER_WEIGHTS)
+        write_json(beside / ADAPTER_CONFIG, config)
+        write_json(beside / DIGESTS_FILE, dict(file_digests(beside)))
+
+
 def write_network(tensors: dict[str, NDArray[Any]], output: Path) -> None:
     """Write a network's folder, whole or not at all."""
     from safetensors.numpy import save_file  # noqa: PLC0415
@@ -566,5 +628,35 @@ def tokens_of(tokenizer: Any) -> Callable[[list[str]], list[list[int]]]:
     return tokenize
 
 
+def make_adapter(ratings: Path, output: Path, *, seed: int = 0, epochs: int = 2) -> None:
+    """Make the adapter.
+
+    Parameters
+    ----------
+    ratings : Path
+        See `rated_sentences`.
+    output : Path
+        Folder to make.
+    seed : int, default=0
+        Of everything random.
+    epochs : int, default=2
+        Times that the transformer sees each sentence.
+    """
+    texts, rating = rated_sentences(ratings)
+    logger.info("{:,} sentences rated by people.", len(texts))
+    teacher = Teacher(seed=seed, rank=_ADAPTER_RANK).fit(texts, rating, epochs=epochs)
+    write_adapter(teacher, output)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="batch_nlp.sentiment_training")
+    parser.add_argument("ratings", type=Path, help="folder hutto_ICWSM_2014")
+    parser.add_argument("output", type=Path, help="folder to make")
+    parser.add_argument("--adapter", action="store_true", help="make the adapter of MiniLM")
+    given = parser.parse_args(arguments)
+    (make_adapter if given.adapter else make)(given.ratings, given.output)
+
+
 if __name__ == "__main__":
-    make(Path(sys.argv[1]), Path(sys.argv[2]))
+    main()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -13,18 +15,22 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from batch_nlp.embedders import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     MINILM_DISTRIBUTION,
+    MINILM_SHA256,
+    SHIPPED_ADAPTER,
     check_positive,
     file_digests,
     require_extra,
     sentence_folder,
+    verified_digests,
 )
 from batch_nlp.errors import ArtifactError, InputError
 from batch_nlp.tables import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -33,6 +39,8 @@ _WEIGHT_DECAY = 0.01
 _LONGEST_GRADIENT = 1.0
 _POOL = 32  # batches whose texts are sorted by length together
 _HEAD = "head."
+_PLAIN = {"bias": "none", "use_rslora": False, "use_dora": False, "fan_in_fan_out": False}
+"""What an adapter must be to be added as it is here, where it says so."""
 
 
 class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -55,6 +63,11 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     model : str, optional
         Folder of a sentence-transformers model, or a model's name, which is downloaded unless it
         has been before. By default the packaged all-MiniLM-L6-v2.
+    adapter : str, optional
+        Folder of a LoRA adapter of the model (Hu et al. 2021, arXiv:2106.09685) in peft's
+        format, which is added to its weights before they are trained further; ``sentiment`` is
+        the one that comes with the package and belongs to the packaged model. It has learned
+        how people rate sentences. By default there is none.
     epochs : int, default=2
         How often each text is trained on.
     batch_size : int, default=16
@@ -79,7 +92,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     weights_ : dict of str to ndarray
         The trained weights by their names, float16.
     base_digest_ : str
-        SHA-256 over the files of the model that was trained further.
+        SHA-256 over the files of the model that was trained further, and of the adapter.
 
     Examples
     --------
@@ -91,6 +104,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         *,
         model: str | None = None,
+        adapter: str | None = None,
         epochs: int = 2,
         batch_size: int = 16,
         learning_rate: float = 5e-5,
@@ -101,6 +115,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         device: str | None = None,
     ) -> None:
         self.model = model
+        self.adapter = adapter
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -132,7 +147,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             If the extra is not installed, the model cannot be loaded, there is no such device,
             or a parameter makes no sense.
         ArtifactError
-            If a file of the packaged model is missing or damaged.
+            If a file of the packaged model or of the adapter is missing or damaged.
         """
         self._check()
         folder = sentence_folder(self.model)
@@ -150,7 +165,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             network.head.reset_parameters()
             self._train(network, network.tokens(X, self.max_tokens), targets)
         self.classes_ = classes
-        self.base_digest_ = digest(file_digests(folder))
+        self.base_digest_ = self._base_digest(folder)
         self.weights_ = {
             name: weight.detach().cpu().numpy().astype(np.float16)
             for name, weight in network.named_weights()
@@ -179,7 +194,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         InputError
             If the extra is not installed, the model cannot be loaded, or there is no such device.
         ArtifactError
-            If the model is not the one that was trained further.
+            If the model or the adapter is not the one that was trained further.
         """
         check_is_fitted(self)
         network = self._ready()
@@ -234,6 +249,8 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _network_of(self, folder: Path, n_classes: int) -> _Network:
         network = _load(folder, self.model, self.device, n_classes)
+        if self.adapter is not None:
+            _adapt(network.encoder, self._adapter_folder(folder))
         most = network.encoder.config.max_position_embeddings
         if not 2 < self.max_tokens <= most:
             raise InputError(
@@ -243,11 +260,28 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         network.freeze(self.frozen_layers)
         return network
 
+    def _adapter_folder(self, folder: Path) -> Path:
+        if self.adapter != "sentiment":
+            return Path(str(self.adapter))
+        if file_digests(folder).get("model.safetensors") != MINILM_SHA256:
+            raise InputError(
+                "FineTunedClassifier: adapter=sentiment belongs to the packaged model "
+                f"{MINILM_DISTRIBUTION}; with the model {self.model} set adapter=null."
+            )
+        return SHIPPED_ADAPTER
+
+    def _base_digest(self, folder: Path) -> str:
+        model = file_digests(folder)
+        if self.adapter is None:
+            return digest(model)
+        adapter = verified_digests(self._adapter_folder(folder))
+        return digest({"model": dict(model), "adapter": dict(adapter)})
+
     def _ready(self) -> _Network:
         if self._network is None:
             self._check()
             folder = sentence_folder(self.model)
-            found = digest(file_digests(folder))
+            found = self._base_digest(folder)
             if found != self.base_digest_:
                 raise ArtifactError(
                     f"FineTunedClassifier: the model {self.model or MINILM_DISTRIBUTION} must have "
@@ -386,6 +420,39 @@ def _load(folder: Path, model: str | None, device: str | None, n_classes: int) -
         raise InputError(
             f"FineTunedClassifier cannot load the model '{model or MINILM_DISTRIBUTION}' "
             f"(device: {device or 'any'}): {e}"
+        ) from e
+
+
+def _adapt(encoder: Any, folder: Path) -> None:
+    """Add an adapter to the weights that it belongs to."""
+    import torch  # noqa: PLC0415
+
+    from safetensors import SafetensorError  # noqa: PLC0415
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    try:
+        verified_digests(folder)
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
+        odd = [name for name, plain in _PLAIN.items() if config.get(name, plain) != plain]
+        if odd or config.get("rank_pattern") or config.get("alpha_pattern"):
+            raise InputError(
+                f"FineTunedClassifier: the adapter '{folder}' is not a plain LoRA adapter "
+                f"({', '.join(odd) or 'ranks differ'})."
+            )
+        share = config["lora_alpha"] / config["r"]
+        weights = dict(encoder.named_parameters())
+        with torch.no_grad():
+            for key in [key for key in tensors if key.endswith(".lora_A.weight")]:
+                name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+                down = tensors.pop(key).to(weights[f"{name}.weight"])
+                up = tensors.pop(key.replace("lora_A", "lora_B")).to(down)
+                weights[f"{name}.weight"] += share * (up @ down)
+        if tensors:
+            raise KeyError(next(iter(tensors)))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as e:
+        raise InputError(
+            f"FineTunedClassifier cannot add the adapter '{folder}' to the model: {e!r}"
         ) from e
 
 
