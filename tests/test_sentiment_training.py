@@ -13,6 +13,7 @@ from batch_nlp.sentiment import SentimentEmbedder, _network
 from batch_nlp.sentiment_training import (
     RATING_FILES,
     Trained,
+    main,
     make,
     quantize,
     rated_sentences,
@@ -103,3 +104,21 @@ def test_a_network_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ["It was good.", "It was bad."]
     )
     assert vectors.vectors[0, 0] > vectors.vectors[1, 0]
+
+
+@pytest.mark.transformers
+@pytest.mark.skipif(find_spec("torch") is None, reason="the extra `transformers` is not installed")
+def test_an_adapter_is_made(tmp_path: Path) -> None:
+    from batch_nlp.training.finetune import FineTunedClassifier
+
+    for name in RATING_FILES:
+        (tmp_path / name).write_text("1\t-3\tIt was bad.\n2\t3\tIt was good.\n" * 8)
+    main([str(tmp_path), str(tmp_path / "adapter"), "--adapter"])
+    names = {file.name for file in (tmp_path / "adapter").iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors", "digests.json"}
+    texts, quick = ["soup", "tea"], {"epochs": 1, "frozen_layers": 5, "device": "cpu"}
+    adapted, plain = (
+        FineTunedClassifier(adapter=adapter, **quick).fit(texts, [0, 1]).predict_proba(texts)
+        for adapter in (str(tmp_path / "adapter"), None)
+    )
+    assert not np.array_equal(adapted, plain)

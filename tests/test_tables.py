@@ -23,6 +23,7 @@ from batch_nlp.tables import (
     atomic_path,
     csv_columns,
     digest,
+    digests_of,
     expand,
     file_digest,
     file_format,
@@ -107,6 +108,18 @@ def test_a_sink_refuses_what_would_lose_information(tmp_path: Path) -> None:
     with pytest.raises(pa.ArrowInvalid):
         write()
     assert not (tmp_path / "t.parquet").exists()
+
+
+def test_digests_of_several_files(tmp_path: Path) -> None:
+    contents = [b"", b"abc", bytes(5_000_000) + b"!"]
+    paths = [str(tmp_path / name) for name in "abc"]
+    for path, content in zip(paths, contents, strict=True):
+        Path(path).write_bytes(content)
+    expected = [hashlib.sha256(content).hexdigest() for content in contents]
+    assert digests_of(paths) == dict(zip(paths, expected, strict=True))
+    assert digests_of([]) == {}
+    with pytest.raises(InputError, match="Cannot read"):
+        digests_of([*paths, str(tmp_path / "none")])
 
 
 def test_digests(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from batch_nlp.rows.datasets import MESSAGE_FILES, Dataset, HeldOutDataset
 from batch_nlp.rows.extract import Engine, Source
 from batch_nlp.settings import ModelChoice, Paths, PipelineChoice, build, plain, verify
 from batch_nlp.store import Manifest, read_manifest
-from batch_nlp.tables import digest, file_digest, write_text
+from batch_nlp.tables import digest, digests_of, file_digest, write_text
 
 if TYPE_CHECKING:  # built from the configuration, and imported only where they are needed
     from batch_nlp.audit import AuditJob
@@ -209,7 +209,7 @@ class _Run:
         else:
             job = self._feature_job(kernel.spec)
             source = self.dataset.source(fields=kernel.fields)
-        inputs = _digests(source)
+        inputs = digests_of(source.files)
         fingerprint = self._fingerprint(
             inputs,
             "dataset",
@@ -290,7 +290,7 @@ class _Run:
         """Score the new messages with the model in use."""
         job: InferenceJob = build(self.config.inference, "inference")
         artifact, kernel, source = self._new_messages(job.source)
-        inputs = _digests(source)
+        inputs = digests_of(source.files)
         fingerprint = self._fingerprint(
             inputs,
             *(["dataset"] if job.source is not None else []),
@@ -464,11 +464,6 @@ class _Run:
             raise BatchNlpError(message)
         logger.warning(message)
         return OUTSIDE_BAND
-
-
-def _digests(source: Source) -> dict[str, str]:
-    """Give the digests of the files that a source reads."""
-    return {file: file_digest(file) for file in source.files}
 
 
 def _kernel_of(artifact: Artifact) -> Kernel:

@@ -13,9 +13,12 @@ import shutil
 import uuid
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any, BinaryIO, Self, cast
 
 import numpy as np
@@ -25,9 +28,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from batch_nlp.errors import InputError
+from batch_nlp.workers import own_threads
 
 BLOCK_BYTES = 1 << 24
 """Bytes read at a time; a CSV record must fit in one block."""
+
+_HASHED_BYTES = 1 << 20  # stays in the processor's cache
 
 PROVENANCE = ("source", "row", "problem")
 """Columns that every reader puts before the file's own."""
@@ -159,8 +165,35 @@ def digest(content: Mapping[str, Any]) -> str:
 
 def file_digest(path: str | Path) -> str:
     """Give the SHA-256 of a file's bytes, in hexadecimal."""
+    return _digest_until(path, Event())
+
+
+def digests_of(paths: Iterable[str]) -> dict[str, str]:
+    """Give the SHA-256 of each file's bytes, by its path, several files being read at once.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it cannot be read.
+    """
+    files = list(paths)
+    ended = Event()
+    with ThreadPoolExecutor(own_threads()) as pool:
+        try:
+            # hashlib lets go of Python's lock.
+            found = pool.map(partial(_digest_until, ended=ended), files)
+            return dict(zip(files, found, strict=True))
+        finally:
+            ended.set()  # after Ctrl-C nobody waits for the rest of a large file
+
+
+def _digest_until(path: str | Path, ended: Event) -> str:
+    found = hashlib.sha256()
+    block = memoryview(bytearray(_HASHED_BYTES))
     with open_bytes(path) as stream:
-        return hashlib.file_digest(cast("Any", stream), "sha256").hexdigest()
+        while not ended.is_set() and (n_read := stream.readinto(block)):  # type: ignore[attr-defined]
+            found.update(block[:n_read])
+    return found.hexdigest()
 
 
 def open_bytes(path: str | Path) -> BinaryIO:

@@ -219,6 +219,17 @@ def test_light_rivals_meet_all_splits_and_heavy_ones_the_first_of_each_group() -
     assert met("fine-tuned MiniLM") == [(group, 0, 0) for group in groups]
 
 
+def test_heavy_rivals_meet_every_split_of_a_seed_where_that_is_asked_for() -> None:
+    sets = [some_set("one", 120), some_set("two", 90, offset=500)]
+    splits = [split for seed in (0, 1) for split in splits_of(sets, seed)]
+    pairs = measure.schedule([RIVALS["fine-tuned MiniLM"]], splits, every_split=True)
+    found = [(split.group, split.number) for _, split in pairs]
+    firsts = [("one, 5 folds", 0), ("two, 5 folds", 0), ("one → two", 0), ("two → one", 0)]
+    further = [(f"{name}, 5 folds", number) for number in range(1, 5) for name in ("one", "two")]
+    assert found == firsts + further
+    assert {split.seed for _, split in pairs} == {0}
+
+
 def test_a_result_is_kept_and_time_is_minded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -20,6 +22,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from batch_nlp import embedders
 from batch_nlp.artifact import Artifact, Registry
+from batch_nlp.embedders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, SHIPPED_ADAPTER
 from batch_nlp.errors import ArtifactError, InputError
 from batch_nlp.training.finetune import FineTunedClassifier
 from batch_nlp.transformers import OutOfFoldScores
@@ -196,6 +199,123 @@ def test_another_model_underneath_is_refused(fitted: FineTunedClassifier) -> Non
     mixed_up.base_digest_ = "0" * 64
     with pytest.raises(ArtifactError, match=f"must have the SHA-256 {'0' * 64}, over which"):
         mixed_up.predict_proba(TEXTS)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """Give an adapter that changes one matrix by a known amount."""
+    from safetensors.numpy import save_file
+
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    name = "base_model.model.encoder.layer.5.attention.output.dense"
+    down, up = np.zeros((2, 384), np.float32), np.zeros((384, 2), np.float32)
+    down[0, 3], up[7, 0] = 1.0, 0.5
+    save_file(
+        {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, folder / ADAPTER_WEIGHTS
+    )
+    (folder / ADAPTER_CONFIG).write_text(json.dumps({"r": 2, "lora_alpha": 8}))
+    return folder
+
+
+@pytest.mark.transformers
+@needs_extra
+def test_an_adapter_is_added_by_its_scale(adapter: Path) -> None:
+    from batch_nlp.training.finetune import _adapt, _load
+
+    folder = embedders.sentence_folder(None)
+    plain, adapted = (_load(folder, None, "cpu", 3).encoder for _ in range(2))
+    _adapt(adapted, adapter)
+    for (name, before), (_, after) in zip(
+        plain.named_parameters(), adapted.named_parameters(), strict=True
+    ):
+        change = (after - before).detach().numpy()
+        expected = np.zeros_like(change)
+        if name == "encoder.layer.5.attention.output.dense.weight":
+            expected[7, 3] = 0.5 * 8 / 2
+        np.testing.assert_allclose(change, expected, atol=1e-6)
+
+
+@pytest.mark.transformers
+@needs_extra
+def test_the_shipped_adapter_is_whole_and_small() -> None:
+    from safetensors.numpy import load_file
+
+    from batch_nlp.training.finetune import _adapt, _load
+
+    plain, adapted = (
+        _load(embedders.sentence_folder(None), None, "cpu", 3).encoder for _ in range(2)
+    )
+    _adapt(adapted, SHIPPED_ADAPTER)
+    tensors = load_file(SHIPPED_ADAPTER / ADAPTER_WEIGHTS)
+    assert len(tensors) == 2 * 36
+    assert all(weight.any() for weight in tensors.values())
+    changed = 0
+    for before, after in zip(plain.parameters(), adapted.parameters(), strict=True):
+        change = float((after - before).norm())
+        changed += change > 0
+        assert change < 0.5 * float(before.norm())
+    assert changed == 36
+
+
+@pytest.mark.transformers
+@needs_extra
+def test_layers_that_stay_frozen_have_the_adapter_too(tmp_path: Path) -> None:
+    # The artifact holds the trained layers alone: what is under them comes from the adapter again.
+    model = tuner(adapter="sentiment").fit(TEXTS, Y)
+    expected = model.predict_proba(TEXTS)
+    assert not np.allclose(expected, tuner().fit(TEXTS, Y).predict_proba(TEXTS), atol=1e-3)
+    kept = io.BytesIO()
+    joblib.dump(model, kept)
+    kept.seek(0)
+    again = joblib.load(kept)
+    assert np.array_equal(again.predict_proba(TEXTS), expected)
+    kept.seek(0)
+    without = joblib.load(kept)
+    without.adapter = None
+    with pytest.raises(ArtifactError, match="must have the SHA-256"):
+        without.predict_proba(TEXTS)
+
+
+@pytest.mark.transformers
+@needs_extra
+def test_the_shipped_adapter_is_refused_for_another_model(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(embedders.sentence_folder(None), other)
+    with (other / "model.safetensors").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(InputError, match=r"belongs to the packaged model.*set adapter=null"):
+        tuner(model=str(other), adapter="sentiment").fit(TEXTS, Y)
+
+
+@pytest.mark.transformers
+@needs_extra
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"r": 2, "lora_alpha": 8, "use_rslora": True}, "no plain LoRA adapter: it has use_rslora"),
+        ({"lora_alpha": 8}, "cannot add the adapter .* KeyError"),
+        ({"r": 0, "lora_alpha": 8}, "cannot add the adapter .* ZeroDivisionError"),
+        (None, "cannot add the adapter .* JSONDecodeError"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_named(
+    adapter: Path, config: dict[str, object] | None, message: str
+) -> None:
+    (adapter / ADAPTER_CONFIG).write_text("{" if config is None else json.dumps(config))
+    with pytest.raises(InputError, match=message) as told:
+        tuner(adapter=str(adapter)).fit(TEXTS, Y)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.transformers
+@needs_extra
+def test_a_damaged_or_missing_adapter_is_named(adapter: Path, tmp_path: Path) -> None:
+    (adapter / ADAPTER_WEIGHTS).write_bytes(b"no tensors")
+    with pytest.raises(InputError, match=f"cannot add the adapter '{adapter}'"):
+        tuner(adapter=str(adapter)).fit(TEXTS, Y)
+    with pytest.raises(InputError, match=f"cannot add the adapter '{tmp_path / 'none'}'"):
+        tuner(adapter=str(tmp_path / "none")).fit(TEXTS, Y)
 
 
 @pytest.mark.transformers

@@ -20,7 +20,7 @@ from batch_nlp.rows.counts import Counts
 from batch_nlp.rows.extract import Engine, Extraction, Source, rejections
 from batch_nlp.rows.validate import Verdict
 from batch_nlp.schemas import REJECTED, text_schema
-from batch_nlp.tables import ParquetSink, atomic_folder, file_digest
+from batch_nlp.tables import ParquetSink, atomic_folder, digests_of
 from batch_nlp.workers import mapped
 
 Result = TypeVar("Result")
@@ -249,8 +249,8 @@ class RowStream(Generic[Result]):
             for name, those in earlier.counts.items():
                 self.counts[name] = those + self.counts[name]
             self.skipped += earlier.skipped
-        for file, before in self._inputs.items():
-            if file_digest(file) != before:
+        for file, now in digests_of(self._inputs).items():
+            if now != self._inputs[file]:
                 message = f"{file} changed while it was being read: run again."
                 raise InputError(message)
 

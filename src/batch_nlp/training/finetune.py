@@ -39,8 +39,16 @@ _WEIGHT_DECAY = 0.01
 _LONGEST_GRADIENT = 1.0
 _POOL = 32  # batches whose texts are sorted by length together
 _HEAD = "head."
-_PLAIN = {"bias": "none", "use_rslora": False, "use_dora": False, "fan_in_fan_out": False}
-"""What an adapter must be to be added as it is here, where it says so."""
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+_PLAIN: dict[str, Any] = {
+    "bias": "none",
+    "use_rslora": False,
+    "use_dora": False,
+    "fan_in_fan_out": False,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+}
+"""What an adapter must be, where it says so, to be added as it is here."""
 
 
 class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -426,34 +434,35 @@ def _load(folder: Path, model: str | None, device: str | None, n_classes: int) -
 def _adapt(encoder: Any, folder: Path) -> None:
     """Add an adapter to the weights that it belongs to."""
     import torch  # noqa: PLC0415
-
     from safetensors import SafetensorError  # noqa: PLC0415
     from safetensors.torch import load_file  # noqa: PLC0415
 
+    weights = dict(encoder.named_parameters())
+    faults: list[str] = []
     try:
         verified_digests(folder)
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(folder / ADAPTER_WEIGHTS)
-        odd = [name for name, plain in _PLAIN.items() if config.get(name, plain) != plain]
-        if odd or config.get("rank_pattern") or config.get("alpha_pattern"):
-            raise InputError(
-                f"FineTunedClassifier: the adapter '{folder}' is not a plain LoRA adapter "
-                f"({', '.join(odd) or 'ranks differ'})."
-            )
+        faults += [name for name, plain in _PLAIN.items() if config.get(name, plain) != plain]
         share = config["lora_alpha"] / config["r"]
-        weights = dict(encoder.named_parameters())
         with torch.no_grad():
-            for key in [key for key in tensors if key.endswith(".lora_A.weight")]:
-                name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-                down = tensors.pop(key).to(weights[f"{name}.weight"])
-                up = tensors.pop(key.replace("lora_A", "lora_B")).to(down)
-                weights[f"{name}.weight"] += share * (up @ down)
-        if tensors:
-            raise KeyError(next(iter(tensors)))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as e:
+            for key in [key for key in tensors if key.endswith(_DOWN)]:
+                name = key.removeprefix("base_model.model.").removesuffix(_DOWN) + ".weight"
+                down = tensors.pop(key).to(weights[name])
+                up = tensors.pop(key.removesuffix(_DOWN) + _UP).to(down)
+                weights[name] += share * (up @ down)
+        faults += tensors
+    except (
+        OSError, ValueError, KeyError, TypeError, ArithmeticError, RuntimeError, SafetensorError
+    ) as e:  # fmt: skip
         raise InputError(
             f"FineTunedClassifier cannot add the adapter '{folder}' to the model: {e!r}"
         ) from e
+    if faults:
+        raise InputError(
+            f"FineTunedClassifier: the adapter '{folder}' is no plain LoRA adapter: it has "
+            f"{', '.join(faults[:3])}."
+        )
 
 
 @contextmanager
