@@ -62,6 +62,35 @@ def chance_error(probabilities: npt.NDArray[np.float64], n_bins: int = N_BINS) -
     return float(np.mean([_binned_gap(confidence, right, n_bins) for right in drawn]))
 
 
+def bins_of(
+    y: npt.NDArray[Any], probabilities: npt.NDArray[np.float64], n_bins: int = N_BINS
+) -> npt.NDArray[np.float64]:
+    """Give what the calibration error is made of; the bins of several sets add up.
+
+    Returns
+    -------
+    ndarray of shape (n_bins, 4)
+        Rows, and the sums of the most probable class's probability, of whether it is right, and
+        of the variance that this would have if the probability were the true one.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == y
+    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    parts = [np.ones(len(y)), confidence, right, confidence * (1 - confidence)]
+    return np.stack([np.bincount(bins, part, minlength=n_bins) for part in parts], axis=1)
+
+
+def error_of_bins(bins: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Give the calibration error of added bins, and what chance alone would make of it.
+
+    A bin's gap is then about normal, whose mean size is its standard deviation times
+    sqrt(2 / pi).
+    """
+    rows, probability, right, variance = bins.T
+    error = np.abs(right - probability).sum() / rows.sum()
+    return float(error), float(np.sqrt(2 / np.pi * variance).sum() / rows.sum())
+
+
 def share_gap(
     y: npt.NDArray[Any], predicted: npt.NDArray[Any], n_classes: int = len(LABELS)
 ) -> float:
@@ -92,10 +121,13 @@ def _binned_gap(
 
 def metrics(
     y: npt.NDArray[Any], predicted: npt.NDArray[Any], probabilities: npt.NDArray[np.float64]
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Give the measures of one set of predictions.
 
-    ``neutral_excess`` is the predicted share of neutral less the true one.
+    ``neutral_excess`` is the predicted share of neutral less the true one. ``bins``,
+    ``predicted_rows`` and ``true_rows`` add up over sets of predictions: of each bin of the most
+    probable class how many rows, the sum of its probability, of whether it is right, and of the
+    variance of that; and how many rows of each class.
     """
     numbers = range(len(LABELS))
     precision, recall, f1, support = precision_recall_fscore_support(
@@ -115,6 +147,9 @@ def metrics(
         "neutral_excess": float((predicted == 1).mean() - (y == 1).mean()),
         "share_gap": share_gap(y, predicted),
         "chance_gap": chance_gap(predicted, clipped),
+        "bins": bins_of(y, probabilities).tolist(),
+        "predicted_rows": np.bincount(predicted, minlength=len(LABELS)).tolist(),
+        "true_rows": support.tolist(),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from benchmarks.machine import machine
+from benchmarks.quality.measure import LABELS, error_of_bins
 from benchmarks.quality.rivals import BASELINE
 
 SPLIT = ["group", "split", "seed"]
@@ -86,6 +87,40 @@ def table(rows: pd.DataFrame) -> list[str]:
     return lines
 
 
+def pooled(rows: pd.DataFrame) -> list[str]:
+    """Give a table of calibration and shares over all folds, where each row is held out once.
+
+    A rival is in it where it met every fold of a seed; means over such seeds. No lines where
+    there is one split alone, or no such rival.
+    """
+    n_folds = rows["split"].nunique()
+    if n_folds == 1:
+        return []
+    found = []
+    for (rival, _), own in rows.groupby([KEY, "seed"], sort=False):
+        # A result that was kept before there were bins has none.
+        if len(own) == n_folds and own["bins"].notna().all():
+            error, chance = error_of_bins(np.sum([np.array(each) for each in own["bins"]], axis=0))
+            shares = np.sum(own["predicted_rows"].tolist(), axis=0) - np.sum(
+                own["true_rows"].tolist(), axis=0
+            )
+            found.append([rival, error, chance, *(100 * shares / own["n_test"].sum())])
+    if not found:
+        return []
+    heads = ["rival", "error", "chance", *LABELS]
+    means = pd.DataFrame(found, columns=heads).groupby("rival", sort=False).mean()
+    lines = [
+        "| rival | calibration error | of it by chance | predicted less true share, points: "
+        + " | ".join(LABELS)
+        + " |",
+        "|---" * 6 + "|",
+    ]
+    for rival, (error, chance, *shares) in means.sort_values("error").iterrows():
+        cells = [rival, f"{error:.3f}", f"{chance:.3f}", *(f"{each:+.1f}" for each in shares)]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
+
+
 def libraries(results: Sequence[dict[str, Any]]) -> str:
     """Name the versions, those of an environment of its own with the rival."""
     common = max((each["versions"] for each in results), key=len)
@@ -139,6 +174,8 @@ def markdown(
         sizes = f"{own['n_train'].iloc[0]:,} training and {own['n_test'].iloc[0]:,} test rows"
         note = "" if own["real"].all() else "; for reference only"
         lines += ["", f"## {group}", "", f"{sizes}{note}.", "", *table(own)]
+        if own["real"].all() and (together := pooled(own)):
+            lines += ["", "All held-out rows of a shuffle taken together:", "", *together]
     if missing:
         lines += ["", "## Not run", "", "| rival | data | reason |", "|---|---|---|"]
         told = pd.DataFrame(missing, columns=["rival", "group", "reason"])

@@ -134,6 +134,37 @@ def test_true_probabilities_have_errors_by_chance() -> None:
     assert measure.chance_gap(sure.argmax(axis=1), sure) == 0
 
 
+def test_bins_of_several_sets_add_up_to_those_of_all_rows() -> None:
+    rng = np.random.default_rng(2)
+    probabilities = rng.dirichlet([4, 1, 1], 900)
+    y = np.array([rng.choice(3, p=row) for row in probabilities])
+    parts = [measure.bins_of(y[i : i + 300], probabilities[i : i + 300]) for i in (0, 300, 600)]
+    error, chance = measure.error_of_bins(np.sum(parts, axis=0))
+    assert error == pytest.approx(measure.calibration_error(y, probabilities))
+    assert chance == pytest.approx(measure.chance_error(probabilities), rel=0.1)
+
+
+def test_the_folds_are_reported_together_where_a_rival_met_all_of_them() -> None:
+    labels = [np.array([0, 1, 2]), np.array([2, 2, 1])]
+    probabilities = np.array([[0.8, 0.1, 0.1]] * 3)
+    results = [
+        result(BASELINE, "one, 5 folds", number, 0.6)
+        | measure.metrics(y, np.array([0, 1, 2]), probabilities)
+        for number, y in enumerate(labels)
+    ]
+    results += [result("SetFit", "one, 5 folds", 0, 0.7), result(BASELINE, "one → two", 0, 0.5)]
+    (table,) = [
+        part
+        for part in report.markdown(results, [], settings="").split("\n\n")
+        if "by chance | p" in part
+    ]
+    # Sure by 0.8 of class 0, which 1 of 6 rows has; 2, 2 and 2 predicted, 1, 2 and 3 true.
+    chance = np.sqrt(2 / np.pi * 6 * 0.16) / 6
+    assert table.splitlines()[2:] == [
+        f"| {BASELINE} | {0.8 - 1 / 6:.3f} | {chance:.3f} | +16.7 | +0.0 | -16.7 |"
+    ]
+
+
 @pytest.mark.parametrize(
     "name", ["majority class", BASELINE, "TF-IDF words + characters, linear SVM"]
 )

@@ -252,9 +252,9 @@ def test_the_shipped_adapter_is_whole_and_small() -> None:
     assert all(weight.any() for weight in tensors.values())
     changed = 0
     for before, after in zip(plain.parameters(), adapted.parameters(), strict=True):
-        change = float((after - before).norm())
+        change = float((after - before).detach().norm())
         changed += change > 0
-        assert change < 0.5 * float(before.norm())
+        assert change <= 0.5 * float(before.detach().norm())
     assert changed == 36
 
 
@@ -280,10 +280,13 @@ def test_layers_that_stay_frozen_have_the_adapter_too(tmp_path: Path) -> None:
 @pytest.mark.transformers
 @needs_extra
 def test_the_shipped_adapter_is_refused_for_another_model(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
     other = tmp_path / "other"
     shutil.copytree(embedders.sentence_folder(None), other)
-    with (other / "model.safetensors").open("ab") as file:
-        file.write(b"\0")
+    tensors = load_file(other / "model.safetensors")
+    tensors["embeddings.LayerNorm.bias"] += 1
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"belongs to the packaged model.*set adapter=null"):
         tuner(model=str(other), adapter="sentiment").fit(TEXTS, Y)
 
