@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from batch_nlp.tables import read_lines
+from batch_nlp.tables import file_digest, read_lines
 
 Run = Callable[..., dict[str, Any]]
 
@@ -179,6 +179,58 @@ def test_what_a_run_did_not_use_may_go(features: Run, folder: Path, tmp_path: Pa
     os.utime(used, (1, 1))
     assert "continues" in features()
     assert used.stat().st_mtime > 1
+
+
+def kept_users(home: Path) -> Path:
+    (file,) = (home / "data" / "04_feature" / "references").glob("*-user.parquet")
+    return file
+
+
+def test_users_are_not_read_again(features: Run, folder: Path, tmp_path: Path) -> None:
+    features()
+    home = tmp_path / "root"
+    users, extent = kept_users(home), home / "data" / "04_feature" / "extent.json"
+    # As no users' file says it, so that it shows where a message's user comes from.
+    pd.read_parquet(users).assign(review_count="77").to_parquet(users, index=False)
+    told = json.loads(extent.read_text(encoding="utf-8"))
+    told["sha256"]["user"] = file_digest(users)
+    extent.write_text(json.dumps(told), encoding="utf-8")
+    with (folder / "review_1.json").open("a") as stream:
+        stream.write(text_of(NEW))
+    assert "continues" in features()
+    parts = (home / "data" / "04_feature" / "rows").glob("*/*.parquet")
+    rows = pd.concat(map(pd.read_parquet, parts))
+    assert set(rows["review_count_user"].dropna()) == {77.0}
+    assert kept_users(home) == users
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_everything_is_read_where_kept_users_are_damaged(
+    features: Run, folder: Path, tmp_path: Path, damage: str
+) -> None:
+    features()
+    kept = kept_users(tmp_path / "root")
+    if damage == "gone":
+        kept.unlink()
+    else:
+        kept.write_bytes(kept.read_bytes()[:-1] + b"!")
+    with (folder / "review_1.json").open("a") as stream:
+        stream.write(text_of(NEW))
+    record = features()
+    assert "continues" not in record
+    as_a_whole(features, tmp_path, record)
+    assert "continues" in features()
+
+
+def test_users_that_have_changed_take_the_place_of_those_before(
+    features: Run, folder: Path, tmp_path: Path
+) -> None:
+    features()
+    before = kept_users(tmp_path / "root")
+    with (folder / "user.json").open("a") as stream:
+        stream.write(json.dumps({"user_id": "u2", "fans": 2}) + "\n")
+    assert "continues" not in features()
+    assert kept_users(tmp_path / "root") != before
 
 
 def test_nothing_new_is_fine(features: Run, tmp_path: Path) -> None:

@@ -39,12 +39,16 @@ class Extent:
     messages : sequence of mapping
         ``path``, ``bytes`` and ``sha256`` of each message file in order, and ``reading``, a digest
         of how its columns are read.
+    references : mapping of str to str
+        Of each table that is joined to the messages, a file of the accepted rows, relative to
+        the store.
     sha256 : mapping of str to str
-        Digests of the ``snapshot`` and of the file of ``rejected`` rows.
+        Digests of the ``snapshot``, of the file of ``rejected`` rows and of those of
+        `references`, by table.
     parts : mapping of str to int
         Files of the store that the run used or added, and their bytes.
     counts : mapping of str to mapping
-        Where the messages went, by stage.
+        Where the messages went, by stage, and the rows of `references`, by table.
     skipped : int
         Messages that were not asked for.
     dated : bool
@@ -55,6 +59,7 @@ class Extent:
     snapshot: str
     choices: str
     messages: Sequence[Mapping[str, Any]]
+    references: Mapping[str, str]
     sha256: Mapping[str, str]
     parts: Mapping[str, int]
     counts: Mapping[str, Mapping[str, int]]
@@ -70,11 +75,13 @@ class Extent:
         folder: Path,
         rejected: Path,
         choices: str,
+        references: Mapping[str, Path],
         parts: Mapping[str, int],
         counts: Mapping[str, Counts],
         skipped: int,
     ) -> Extent:
         """Describe what a run has read: all of `source`, of which `manifest` tells the digests."""
+        files = {"snapshot": folder / manifest.snapshot, "rejected": rejected, **references}
         return cls(
             run_id=manifest.run_id,
             snapshot=manifest.snapshot,
@@ -88,12 +95,12 @@ class Extent:
                 }
                 for table in source.messages
             ],
-            sha256={
-                "snapshot": file_digest(folder / manifest.snapshot),
-                "rejected": file_digest(rejected),
+            references={
+                table: path.relative_to(folder).as_posix() for table, path in references.items()
             },
+            sha256={name: file_digest(path) for name, path in files.items()},
             parts=parts,
-            counts={name: counts[name].to_dict() for name in Earlier.STAGES},
+            counts={name: counts[name].to_dict() for name in (*Earlier.STAGES, *references)},
             skipped=skipped,
             dated=manifest.dated,
         )
@@ -148,6 +155,7 @@ class Extent:
             files=[told["path"] for told in self.messages],
             snapshot=folder / self.snapshot,
             rejected=rejected,
+            references={table: folder / name for table, name in self.references.items()},
             counts={name: Counts(**counts) for name, counts in self.counts.items()},
             skipped=self.skipped,
         )
@@ -158,11 +166,9 @@ class Extent:
         try:
             if read_manifest(folder).snapshot != self.snapshot:
                 return False
-            found = {
-                "snapshot": file_digest(folder / self.snapshot),
-                "rejected": file_digest(rejected),
-            }
-            if found != self.sha256:
+            files = {"snapshot": folder / self.snapshot, "rejected": rejected}
+            files |= {table: folder / name for table, name in self.references.items()}
+            if {name: file_digest(path) for name, path in files.items()} != self.sha256:
                 return False
             return all((folder / name).stat().st_size == size for name, size in self.parts.items())
         except (InputError, FileNotFoundError):

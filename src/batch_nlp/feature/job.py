@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
@@ -35,6 +36,8 @@ from batch_nlp.store import (
     write_manifest,
 )
 from batch_nlp.tables import ParquetSink, from_pandas
+
+_REFERENCES = "references"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +164,7 @@ class FeatureJob:
                 if layers is not None:
                     with clock.step("layers"):
                         layers.write(made)
+            references = self._references(folder, stream, choices, None if rest is None else last)
         stream.report(record, "feature")
         record.produced(rejected)
         stream.require_some(rejected)
@@ -182,21 +186,35 @@ class FeatureJob:
                 folder=folder,
                 rejected=rejected,
                 choices=choices,
+                references=references,
                 parts=parts_of(folder, kernel, used_since=began),
                 counts=stream.counts,
                 skipped=stream.skipped,
             )
-            record.produced(extent.write(folder))
+            for path in (extent.write(folder), *references.values()):
+                record.produced(path)
+            for path in set((folder / _REFERENCES).glob("*")) - set(references.values()):
+                record.removed(path)
         make_room(folder, engine.store_bytes, remove_snapshot=record.removed)
         record.produced(folder / snapshot, rows=delivered.rows)
         record.produced(folder / "manifest.json")
-        for path in layers.paths if layers is not None else ():
+        inspected = [] if layers is None else [*layers.paths, stream.extracted]
+        for path in filter(None, inspected):
             record.produced(path)
-        if stream.extracted is not None:
-            record.produced(stream.extracted)
         record.facts["sources"] = dict(manifest.sources)
         record.facts["skipped"] = stream.skipped
         return manifest
+
+    @staticmethod
+    def _references(
+        folder: Path, stream: RowStream[Any], choices: str | None, last: Extent | None
+    ) -> dict[str, Path]:
+        """Give the files of the joined tables for the next run: those that the last one left."""
+        if choices is None:
+            return {}
+        if last is not None:
+            return {table: folder / name for table, name in last.references.items()}
+        return stream.keep_references(folder / _REFERENCES / choices[:16])
 
     @staticmethod
     def _report(kernel: Kernel, usage: Usage, clock: Clock, record: RunRecord) -> None:

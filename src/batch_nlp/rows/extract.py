@@ -35,7 +35,7 @@ from batch_nlp.schemas import (
     parse,
     text_schema,
 )
-from batch_nlp.tables import from_pandas, quoted
+from batch_nlp.tables import ParquetSink, from_pandas, quoted
 from batch_nlp.workers import cores, own_threads, read_ahead
 
 PART_ROWS = 100_000
@@ -186,8 +186,11 @@ class Earlier:
         A Parquet file with the ids of those that were delivered.
     rejected : Path
         A Parquet file, of the schema `REJECTED`, with those that were not.
+    references : mapping of str to Path
+        Of each table that is joined to them, a Parquet file of the accepted rows, as
+        `Extraction.keep_references` writes it.
     counts : mapping of str to Counts
-        Of the stages `STAGES`.
+        Of the stages `STAGES` and of the tables in `references`.
     skipped : int
         Messages that were not asked for.
     """
@@ -197,21 +200,22 @@ class Earlier:
     files: Sequence[str]
     snapshot: Path
     rejected: Path
+    references: Mapping[str, Path]
     counts: Mapping[str, Counts]
     skipped: int
 
     def ids(self) -> Iterator[pa.RecordBatch]:
-        """Give the ids of all that have one."""
+        """Give the ids of all messages that have one."""
         with pq.ParquetFile(self.snapshot) as file:
             yield from file.iter_batches(columns=["id"])
         for batch in self.rejections():
-            yield batch.select(["id"])
+            messages = batch.filter(pc.is_in(batch["source"], value_set=pa.array(self.files)))
+            yield messages.select(["id"])
 
     def rejections(self) -> Iterator[pa.RecordBatch]:
-        """Give the messages that were turned away."""
+        """Give the rows that were turned away, of messages and of the tables joined to them."""
         with pq.ParquetFile(self.rejected) as file:
-            for batch in file.iter_batches():
-                yield batch.filter(pc.is_in(batch["source"], value_set=pa.array(self.files)))
+            yield from file.iter_batches()
 
 
 @dataclass(frozen=True)
@@ -319,6 +323,16 @@ class Extraction:
         """How many rows `rows` gives."""
         return self.counts["deduplicate"].delivered
 
+    def keep_references(self, path: Path) -> dict[str, Path]:
+        """Write the accepted rows of each joined table beside `path`, and give the files."""
+        kept = {}
+        for table in filter(self.source.references.get, self.source.references):
+            kept[table] = path.with_name(f"{path.name}-{table}.parquet")
+            with ParquetSink(kept[table], text_schema(list(REFERENCE_FIELDS[table]))) as sink:
+                for batch in self._batches(f"FROM {table}"):
+                    sink.write(batch)
+        return kept
+
     def rejected(self) -> Iterator[pa.RecordBatch]:
         """Give the rows set aside so far, unreadable ones and duplicates, as `REJECTED`."""
         yield from self._batches('SELECT * FROM rejected ORDER BY source, "row"')
@@ -423,7 +437,9 @@ class Extraction:
     def _create(self, name: str, schema: pa.Schema) -> None:
         self._append(name, schema.empty_table(), verb=f"CREATE TABLE {name} AS")
 
-    def _append(self, name: str, table: pa.Table, *, verb: str | None = None) -> None:
+    def _append(
+        self, name: str, table: pa.Table | pa.RecordBatchReader, *, verb: str | None = None
+    ) -> None:
         self._db.register("incoming", table)
         self._run(f"{verb or f'INSERT INTO {name}'} FROM incoming")
         self._db.unregister("incoming")
@@ -506,6 +522,13 @@ class Extraction:
         self._create(table, text_schema(list(fields)))
         files = self.source.references.get(table, ())
         if not files:
+            return
+        earlier = self.source.earlier
+        if earlier is not None:
+            with pq.ParquetFile(earlier.references[table]) as kept:
+                rows = kept.iter_batches()
+                self._append(table, pa.RecordBatchReader.from_batches(kept.schema_arrow, rows))
+            self.counts[table] = Counts()  # beside those of the earlier run
             return
         self._ingest(raw, files, list(fields))
         counts = Counts(

@@ -218,6 +218,10 @@ class RowStream(Generic[Result]):
     def __exit__(self, *failure: object) -> None:
         self._stack.__exit__(*failure)  # type: ignore[arg-type]
 
+    def keep_references(self, path: Path) -> dict[str, Path]:
+        """Write the accepted rows of each joined table beside `path`, and give the files."""
+        return self._extraction.keep_references(path)
+
     @property
     def n_rows(self) -> int:
         """Rows that come to the door, known once the block is entered."""
