@@ -131,6 +131,17 @@ def test_an_output_that_is_not_there_is_an_error(record: RunRecord, tmp_path: Pa
     assert not record.outputs
 
 
+def test_a_file_that_is_written_again_is_not_removed(record: RunRecord) -> None:
+    path = record.root / "kept.txt"
+    for content in ("first", "second"):
+        path.write_text(content)
+        record.removed(path)
+    path.write_text("third")
+    record.produced(path)
+    assert record.facts["removed"] == []
+    assert record.outputs["kept.txt"]["bytes"] == len("third")
+
+
 def test_a_file_of_an_earlier_run_that_is_removed_is_named(
     record: RunRecord, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from batch_nlp.errors import InputError
 from batch_nlp.sentiment import SentimentEmbedder, _network
 from batch_nlp.sentiment_training import (
     RATING_FILES,
+    Teacher,
     Trained,
     main,
     make,
@@ -109,16 +110,23 @@ def test_a_network_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.transformers
 @pytest.mark.skipif(find_spec("torch") is None, reason="the extra `transformers` is not installed")
 def test_an_adapter_is_made(tmp_path: Path) -> None:
-    from batch_nlp.training.finetune import FineTunedClassifier
+    from batch_nlp.embedders import sentence_folder
+    from batch_nlp.training.finetune import _adapt, _load
 
     for name in RATING_FILES:
         (tmp_path / name).write_text("1\t-3\tIt was bad.\n2\t3\tIt was good.\n" * 8)
     main([str(tmp_path), str(tmp_path / "adapter"), "--adapter"])
     names = {file.name for file in (tmp_path / "adapter").iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors", "digests.json"}
-    texts, quick = ["soup", "tea"], {"epochs": 1, "frozen_layers": 5, "device": "cpu"}
-    adapted, plain = (
-        FineTunedClassifier(adapter=adapter, **quick).fit(texts, [0, 1]).predict_proba(texts)
-        for adapter in (str(tmp_path / "adapter"), None)
-    )
-    assert not np.array_equal(adapted, plain)
+    texts, ratings = rated_sentences(tmp_path)
+    teacher = Teacher(rank=16).fit(texts, ratings).encoder
+    adapted, plain = (_load(sentence_folder(None), None, "cpu", 1).encoder for _ in range(2))
+    _adapt(adapted, tmp_path / "adapter")
+    for layer in range(6):
+        changed, taught, before = (
+            model.encoder.layer[layer].attention.self.query.weight.detach().numpy()
+            for model in (adapted, teacher, plain)
+        )
+        learned = taught - before
+        assert learned.any()
+        np.testing.assert_allclose(changed - before, learned, atol=0.05 * np.abs(learned).max())

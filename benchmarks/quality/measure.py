@@ -76,7 +76,8 @@ def bins_of(
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == y
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    parts = [np.ones(len(y)), confidence, right, confidence * (1 - confidence)]
+    variance = np.maximum(confidence * (1 - confidence), 0)  # in single precision 1 may be more
+    parts = [np.ones(len(y)), confidence, right, variance]
     return np.stack([np.bincount(bins, part, minlength=n_bins) for part in parts], axis=1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,15 +92,16 @@ def pooled(rows: pd.DataFrame) -> list[str]:
     """Give a table of calibration and shares over all folds, where each row is held out once.
 
     A rival is in it where it met every fold of a seed; means over such seeds. No lines where
-    there is one split alone, or no such rival.
+    there are no folds, or no such rival.
     """
-    n_folds = rows["split"].nunique()
-    if n_folds == 1:
+    told = re.search(r"(\d+) folds$", str(rows["group"].iloc[0]))
+    if told is None:
         return []
+    n_folds = int(told[1])
     found = []
     for (rival, _), own in rows.groupby([KEY, "seed"], sort=False):
         # A result that was kept before there were bins has none.
-        if len(own) == n_folds and own["bins"].notna().all():
+        if len(own) == n_folds and "bins" in own and own["bins"].notna().all():
             error, chance = error_of_bins(np.sum([np.array(each) for each in own["bins"]], axis=0))
             shares = np.sum(own["predicted_rows"].tolist(), axis=0) - np.sum(
                 own["true_rows"].tolist(), axis=0
@@ -108,15 +110,24 @@ def pooled(rows: pd.DataFrame) -> list[str]:
     if not found:
         return []
     heads = ["rival", "error", "chance", *LABELS]
-    means = pd.DataFrame(found, columns=heads).groupby("rival", sort=False).mean()
+    whole = pd.DataFrame(found, columns=heads)
+    shuffles = whole["rival"].value_counts()
+    means = whole.groupby("rival", sort=False).mean()
     lines = [
-        "| rival | calibration error | of it by chance | predicted less true share, points: "
+        "| rival | shuffles | calibration error | of it by chance "
+        + "| predicted less true share, points: "
         + " | ".join(LABELS)
         + " |",
-        "|---" * 6 + "|",
+        "|---" * 7 + "|",
     ]
     for rival, (error, chance, *shares) in means.sort_values("error").iterrows():
-        cells = [rival, f"{error:.3f}", f"{chance:.3f}", *(f"{each:+.1f}" for each in shares)]
+        cells = [
+            rival,
+            shuffles[rival],
+            f"{error:.3f}",
+            f"{chance:.3f}",
+            *(f"{each:+.1f}" for each in shares),
+        ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
 

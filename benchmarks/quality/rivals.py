@@ -80,7 +80,8 @@ class Rival:
     takes : {"texts", "embedding", "table", "features"}
         What it learns from; ``features`` are those of the program itself.
     weight : {"light", "medium", "heavy", "variant"}
-        Light ones meet every split and seed; the others the first split of each group. A variant
+        Light ones meet every split and seed; the others the first split of each group, or every
+        split of one seed where that is asked for. A variant
         is an entry of the program that is not its default.
     seconds : (float, float)
         What a run is expected to take: a part that is fixed, and one for 1,000 training rows.

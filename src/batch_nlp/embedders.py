@@ -539,6 +539,11 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 @lru_cache(maxsize=8)
 def verified_digests(folder: Path) -> Mapping[str, str]:
+    """Return `checked_digests`, worked out once for a folder."""
+    return checked_digests(folder)
+
+
+def checked_digests(folder: Path) -> Mapping[str, str]:
     """Return `file_digests`, held against the ``digests.json`` beside the files, if there is one.
 
     Raises

@@ -99,7 +99,11 @@ class RunRecord:
         if rows is None and path.suffix == ".parquet":
             rows = pq.read_metadata(path).num_rows
         told = {"sha256": sha256, "bytes": path.stat().st_size}
-        self.outputs[self.name_of(path)] = told if rows is None else {**told, "rows": rows}
+        name = self.name_of(path)
+        self.outputs[name] = told if rows is None else {**told, "rows": rows}
+        # A second pass may write again what the first one removed.
+        if name in self.facts.get("removed", ()):
+            self.facts["removed"] = [each for each in self.facts["removed"] if each != name]
 
     def removed(self, path: Path) -> None:
         """Remove a file that was left behind, by an earlier run or this one, and is out of date."""

@@ -178,7 +178,7 @@ def digests_of(paths: Iterable[str]) -> dict[str, str]:
     """
     files = list(paths)
     ended = Event()
-    with ThreadPoolExecutor(own_threads()) as pool:
+    with ThreadPoolExecutor(max(1, own_threads())) as pool:
         try:
             # hashlib lets go of Python's lock.
             found = pool.map(partial(_digest_until, ended=ended), files)

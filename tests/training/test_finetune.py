@@ -261,15 +261,22 @@ def test_the_shipped_adapter_is_whole_and_small() -> None:
 @pytest.mark.transformers
 @needs_extra
 def test_layers_that_stay_frozen_have_the_adapter_too(tmp_path: Path) -> None:
+    import torch
+
+    from batch_nlp.training.finetune import _adapt, _load
+
     # The artifact holds the trained layers alone: what is under them comes from the adapter again.
     model = tuner(adapter="sentiment").fit(TEXTS, Y)
     expected = model.predict_proba(TEXTS)
     assert not np.allclose(expected, tuner().fit(TEXTS, Y).predict_proba(TEXTS), atol=1e-3)
     kept = io.BytesIO()
     joblib.dump(model, kept)
-    kept.seek(0)
-    again = joblib.load(kept)
-    assert np.array_equal(again.predict_proba(TEXTS), expected)
+    by_hand = _load(embedders.sentence_folder(None), None, "cpu", 3)
+    _adapt(by_hand.encoder, SHIPPED_ADAPTER)
+    by_hand.put(model.weights_)
+    with torch.inference_mode():
+        logits = by_hand.logits(by_hand.tokens(TEXTS, model.max_tokens)).double()
+    np.testing.assert_allclose(expected, torch.softmax(logits, dim=1).numpy(), atol=1e-5)
     kept.seek(0)
     without = joblib.load(kept)
     without.adapter = None
@@ -297,6 +304,7 @@ def test_the_shipped_adapter_is_refused_for_another_model(tmp_path: Path) -> Non
     ("config", "message"),
     [
         ({"r": 2, "lora_alpha": 8, "use_rslora": True}, "no plain LoRA adapter: it has use_rslora"),
+        ({"r": 2, "lora_alpha": 8, "init_lora_weights": "pissa"}, "it has init_lora_weights"),
         ({"lora_alpha": 8}, "cannot add the adapter .* KeyError"),
         ({"r": 0, "lora_alpha": 8}, "cannot add the adapter .* ZeroDivisionError"),
         (None, "cannot add the adapter .* JSONDecodeError"),

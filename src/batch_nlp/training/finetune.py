@@ -21,10 +21,10 @@ from batch_nlp.embedders import (
     MINILM_SHA256,
     SHIPPED_ADAPTER,
     check_positive,
+    checked_digests,
     file_digests,
     require_extra,
     sentence_folder,
-    verified_digests,
 )
 from batch_nlp.errors import ArtifactError, InputError
 from batch_nlp.tables import digest
@@ -39,14 +39,29 @@ _WEIGHT_DECAY = 0.01
 _LONGEST_GRADIENT = 1.0
 _POOL = 32  # batches whose texts are sorted by length together
 _HEAD = "head."
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+)
+"""What comes of an adapter's files that are not as they should be."""
+
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
-_PLAIN: dict[str, Any] = {
-    "bias": "none",
-    "use_rslora": False,
-    "use_dora": False,
-    "fan_in_fan_out": False,
-    "rank_pattern": {},
-    "alpha_pattern": {},
+_PLAIN: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    "use_rslora": (False,),
+    "use_dora": (False,),
+    "fan_in_fan_out": (False,),
+    "rank_pattern": ({}, None),
+    "alpha_pattern": ({}, None),
+    "layer_replication": (None,),
+    "alora_invocation_tokens": (None,),
+    "init_lora_weights": (True, False, "gaussian"),  # others change the model underneath
 }
 """What an adapter must be, where it says so, to be added as it is here."""
 
@@ -155,7 +170,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             If the extra is not installed, the model cannot be loaded, there is no such device,
             or a parameter makes no sense.
         ArtifactError
-            If a file of the packaged model or of the adapter is missing or damaged.
+            If a file of the packaged model or of the shipped adapter is missing or damaged.
         """
         self._check()
         folder = sentence_folder(self.model)
@@ -282,7 +297,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model = file_digests(folder)
         if self.adapter is None:
             return digest(model)
-        adapter = verified_digests(self._adapter_folder(folder))
+        adapter = checked_digests(self._adapter_folder(folder))
         return digest({"model": dict(model), "adapter": dict(adapter)})
 
     def _ready(self) -> _Network:
@@ -291,9 +306,10 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             folder = sentence_folder(self.model)
             found = self._base_digest(folder)
             if found != self.base_digest_:
+                adapter = f" with the adapter {self.adapter}" if self.adapter else ""
                 raise ArtifactError(
-                    f"FineTunedClassifier: the model {self.model or MINILM_DISTRIBUTION} must have "
-                    f"the SHA-256 {self.base_digest_}, over which it was trained; it has {found}."
+                    f"FineTunedClassifier: the model {self.model or MINILM_DISTRIBUTION}{adapter} "
+                    f"must have the SHA-256 {self.base_digest_}, over which it was trained; it has {found}."
                 )
             network = self._network_of(folder, len(self.classes_))
             network.put(self.weights_)
@@ -440,10 +456,12 @@ def _adapt(encoder: Any, folder: Path) -> None:
     weights = dict(encoder.named_parameters())
     faults: list[str] = []
     try:
-        verified_digests(folder)
+        checked_digests(folder)
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(folder / ADAPTER_WEIGHTS)
-        faults += [name for name, plain in _PLAIN.items() if config.get(name, plain) != plain]
+        faults += [
+            name for name, plain in _PLAIN.items() if config.get(name, plain[0]) not in plain
+        ]
         share = config["lora_alpha"] / config["r"]
         with torch.no_grad():
             for key in [key for key in tensors if key.endswith(_DOWN)]:
@@ -452,9 +470,7 @@ def _adapt(encoder: Any, folder: Path) -> None:
                 up = tensors.pop(key.removesuffix(_DOWN) + _UP).to(down)
                 weights[name] += share * (up @ down)
         faults += tensors
-    except (
-        OSError, ValueError, KeyError, TypeError, ArithmeticError, RuntimeError, SafetensorError
-    ) as e:  # fmt: skip
+    except (*_UNREADABLE, SafetensorError) as e:
         raise InputError(
             f"FineTunedClassifier cannot add the adapter '{folder}' to the model: {e!r}"
         ) from e
