@@ -115,9 +115,7 @@ def pooled(rows: pd.DataFrame) -> list[str]:
     means = whole.groupby("rival", sort=False).mean()
     lines = [
         "| rival | shuffles | calibration error | of it by chance "
-        + "| predicted less true share, points: "
-        + " | ".join(LABELS)
-        + " |",
+        "| predicted less true share, points: " + " | ".join(LABELS) + " |",
         "|---" * 7 + "|",
     ]
     for rival, (error, chance, *shares) in means.sort_values("error").iterrows():

@@ -309,7 +309,8 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 adapter = f" with the adapter {self.adapter}" if self.adapter else ""
                 raise ArtifactError(
                     f"FineTunedClassifier: the model {self.model or MINILM_DISTRIBUTION}{adapter} "
-                    f"must have the SHA-256 {self.base_digest_}, over which it was trained; it has {found}."
+                    f"must have the SHA-256 {self.base_digest_}, over which it was trained; "
+                    f"it has {found}."
                 )
             network = self._network_of(folder, len(self.classes_))
             network.put(self.weights_)
