@@ -27,7 +27,7 @@ from sklearn.metrics import log_loss, precision_recall_fscore_support
 ROOT = Path(__file__).resolve().parents[2]
 N_BINS = 15
 CHANCE_DRAWS = 200
-MEASURES = 3
+MEASURES = 4
 """Number of the set of measures: results with another one are made again."""
 
 WEIGHTS = ("light", "medium", "heavy", "variant")

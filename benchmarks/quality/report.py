@@ -100,8 +100,7 @@ def pooled(rows: pd.DataFrame) -> list[str]:
     n_folds = int(told[1])
     found = []
     for (rival, _), own in rows.groupby([KEY, "seed"], sort=False):
-        # A result that was kept before there were bins has none.
-        if len(own) == n_folds and "bins" in own and own["bins"].notna().all():
+        if len(own) == n_folds and own["bins"].notna().all():
             error, chance = error_of_bins(np.sum([np.array(each) for each in own["bins"]], axis=0))
             shares = np.sum(own["predicted_rows"].tolist(), axis=0) - np.sum(
                 own["true_rows"].tolist(), axis=0
