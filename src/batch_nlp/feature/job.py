@@ -214,7 +214,7 @@ class FeatureJob:
             return {}
         if last is not None:
             return {table: folder / name for table, name in last.references.items()}
-        return stream.keep_references(folder / _REFERENCES / choices[:16])
+        return stream.keep_references(folder / _REFERENCES)
 
     @staticmethod
     def _report(kernel: Kernel, usage: Usage, clock: Clock, record: RunRecord) -> None:

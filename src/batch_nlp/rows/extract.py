@@ -323,11 +323,11 @@ class Extraction:
         """How many rows `rows` gives."""
         return self.counts["deduplicate"].delivered
 
-    def keep_references(self, path: Path) -> dict[str, Path]:
-        """Write the accepted rows of each joined table beside `path`, and give the files."""
+    def keep_references(self, folder: Path) -> dict[str, Path]:
+        """Write the accepted rows of each joined table into a folder, and give the files."""
         kept = {}
         for table in filter(self.source.references.get, self.source.references):
-            kept[table] = path.with_name(f"{path.name}-{table}.parquet")
+            kept[table] = folder / f"{table}.parquet"
             with ParquetSink(kept[table], text_schema(list(REFERENCE_FIELDS[table]))) as sink:
                 for batch in self._batches(f"FROM {table}"):
                     sink.write(batch)

@@ -218,9 +218,9 @@ class RowStream(Generic[Result]):
     def __exit__(self, *failure: object) -> None:
         self._stack.__exit__(*failure)  # type: ignore[arg-type]
 
-    def keep_references(self, path: Path) -> dict[str, Path]:
-        """Write the accepted rows of each joined table beside `path`, and give the files."""
-        return self._extraction.keep_references(path)
+    def keep_references(self, folder: Path) -> dict[str, Path]:
+        """Write the accepted rows of each joined table into a folder, and give the files."""
+        return self._extraction.keep_references(folder)
 
     @property
     def n_rows(self) -> int:
