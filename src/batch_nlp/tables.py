@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, BinaryIO, Self, cast
@@ -168,6 +167,42 @@ def file_digest(path: str | Path) -> str:
     return _digest_until(path, Event())
 
 
+class Hashing:
+    """Threads that take the SHA-256 of files' bytes, several files at once.
+
+    Use it as a context manager: when the block ends, what is not done is given up, so that after
+    Ctrl-C nobody waits for the rest of a large file.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        The files.
+    """
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._ended = Event()
+        self._pool = ThreadPoolExecutor(max(1, own_threads()))
+        # hashlib lets go of Python's lock.
+        self._found = {path: self._pool.submit(_digest_until, path, self._ended) for path in paths}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._ended.set()
+        self._pool.shutdown(cancel_futures=True)
+
+    def digests(self) -> dict[str, str]:
+        """Give the digests in hexadecimal, by path, once all are there.
+
+        Raises
+        ------
+        InputError
+            If there is no such file, or it cannot be read.
+        """
+        return {path: found.result() for path, found in self._found.items()}
+
+
 def digests_of(paths: Iterable[str]) -> dict[str, str]:
     """Give the SHA-256 of each file's bytes, by its path, several files being read at once.
 
@@ -176,15 +211,8 @@ def digests_of(paths: Iterable[str]) -> dict[str, str]:
     InputError
         If there is no such file, or it cannot be read.
     """
-    files = list(paths)
-    ended = Event()
-    with ThreadPoolExecutor(max(1, own_threads())) as pool:
-        try:
-            # hashlib lets go of Python's lock.
-            found = pool.map(partial(_digest_until, ended=ended), files)
-            return dict(zip(files, found, strict=True))
-        finally:
-            ended.set()  # after Ctrl-C nobody waits for the rest of a large file
+    with Hashing(paths) as hashing:
+        return hashing.digests()
 
 
 def _digest_until(path: str | Path, ended: Event) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,6 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from batch_nlp import tables
 from batch_nlp.errors import InputError
 from batch_nlp.logs import Clock
 from batch_nlp.rows.counts import Counts
@@ -18,6 +20,7 @@ from batch_nlp.rows.extract import Engine
 from batch_nlp.rows.stream import RowStream
 from batch_nlp.rows.validate import validate
 from batch_nlp.schemas import REJECTED
+from batch_nlp.tables import digests_of
 
 CONTENT = "id,text,rating\na,x,1\nb,,2\nc,y,9\nd,z,\na,x,1\ne,w,5,5\n"
 
@@ -116,6 +119,52 @@ def test_no_accepted_row_is_an_error(
         assert not list(rows)
     with pytest.raises(InputError, match=complaint):
         rows.require_some(tmp_path / "rejected.parquet")
+
+
+@pytest.mark.parametrize("change", ["another byte", "gone"])
+def test_a_file_that_changes_while_it_is_read_is_an_error(
+    stream: Callable[..., RowStream], tmp_path: Path, change: str
+) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text(CONTENT)
+    inputs = digests_of([str(path)])
+
+    def read(*, changing: bool) -> None:
+        with stream(batch_rows=1, inputs=inputs) as rows:
+            for _ in rows:
+                if changing:  # what was read already, so that only the digest tells
+                    path.write_text(CONTENT.replace("a,x,1", "a,X,1", 1))
+                    if change == "gone":
+                        path.unlink()
+
+    read(changing=False)
+    told = "m.csv changed while it was being read" if change == "another byte" else "Cannot read"
+    with pytest.raises(InputError, match=told):
+        read(changing=True)
+
+
+def test_the_digests_are_given_up_with_the_rows(
+    stream: Callable[..., RowStream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails at the last batch does not wait for the rest of a large file."""
+    seen: list[threading.Event] = []
+
+    def read(path: str, ended: threading.Event) -> str:
+        seen.append(ended)
+        while not ended.wait(0.01):
+            pass
+        return ""
+
+    monkeypatch.setattr(tables, "_digest_until", read)
+
+    def fail() -> None:
+        with stream("text\nx\n", inputs={"endless": ""}) as rows:
+            for _ in rows:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert seen[0].is_set()
 
 
 def test_stages_are_reported_under_their_package(stream: Callable[..., RowStream]) -> None:

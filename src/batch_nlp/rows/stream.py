@@ -20,7 +20,7 @@ from batch_nlp.rows.counts import Counts
 from batch_nlp.rows.extract import Engine, Extraction, Source, rejections
 from batch_nlp.rows.validate import Verdict
 from batch_nlp.schemas import REJECTED, text_schema
-from batch_nlp.tables import ParquetSink, atomic_folder, digests_of
+from batch_nlp.tables import Hashing, ParquetSink, atomic_folder
 from batch_nlp.workers import mapped
 
 Result = TypeVar("Result")
@@ -160,8 +160,8 @@ class RowStream(Generic[Result]):
         What to do with the accepted rows of a batch, given a clock for its steps; where there
         are many rows it is done in several processes. None passes the rows on.
     inputs : mapping of str to str, optional
-        Files of the source and their SHA-256 from before they were read; after the last row
-        they must still be the same.
+        Files of the source and their SHA-256 from before they were read; once the last row is
+        read they must still be the same.
     shards : Shards, optional
         Keeps what was made of each batch, where there are several, until it is removed.
 
@@ -199,6 +199,7 @@ class RowStream(Generic[Result]):
         self._rejected = ParquetSink(rejected, REJECTED)
         self.extracted = extracted
         self._inputs = inputs or {}
+        self._hashing: Hashing | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -253,7 +254,7 @@ class RowStream(Generic[Result]):
             for name, those in earlier.counts.items():
                 self.counts[name] = those + self.counts[name]
             self.skipped += earlier.skipped
-        for file, now in digests_of(self._inputs).items():
+        for file, now in self._hashed().digests().items():
             if now != self._inputs[file]:
                 message = f"{file} changed while it was being read: run again."
                 raise InputError(message)
@@ -276,6 +277,7 @@ class RowStream(Generic[Result]):
 
     def _batches(self) -> Generator[pa.RecordBatch]:
         rows = self._extraction.rows(self.batch_rows)
+        left = self.n_rows
         with ExitStack() as stack:
             layer = None
             if self.extracted is not None:
@@ -286,7 +288,16 @@ class RowStream(Generic[Result]):
                 if layer is not None:
                     with self.clock.step("layers"):
                         layer.write(batch)
+                left -= batch.num_rows
+                if not left:
+                    self._hashed()
                 yield batch
+
+    def _hashed(self) -> Hashing:
+        """Take the digests of the files again, beside the work on what was read last."""
+        if self._hashing is None:
+            self._hashing = self._stack.enter_context(Hashing(self._inputs))
+        return self._hashing
 
     def report(self, record: Record, package: str) -> None:
         """Add the stages of the rows to the run record, and where their ids come from."""
