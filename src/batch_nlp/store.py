@@ -451,16 +451,20 @@ class _Parts:
 
     def _find_files(self) -> None:
         """Take the keys of files that have come since the last time into the index."""
-        known = set(self._files)
-        for path in sorted(set(self.folder.glob("*.parquet")) - known):
+        new = sorted(set(self.folder.glob("*.parquet")) - set(self._files))
+        if not new:
+            return
+        first = self._starts[-1]
+        held = []
+        for path in new:
             self._files.append(path)
-            digests = _short(self._read(len(self._files) - 1, [self.key])[self.key])
-            order = np.argsort(digests)
-            rows = (self._starts[-1] + order).astype(np.uint32)
-            self._starts.append(self._starts[-1] + len(digests))
-            at = np.searchsorted(self._digests, digests[order])
-            self._digests = np.insert(self._digests, at, digests[order])
-            self._rows = np.insert(self._rows, at, rows)
+            held.append(_short(self._read(len(self._files) - 1, [self.key])[self.key]))
+            self._starts.append(self._starts[-1] + len(held[-1]))
+        digests = np.concatenate(held)
+        order = np.argsort(digests)
+        at = np.searchsorted(self._digests, digests[order])
+        self._digests = np.insert(self._digests, at, digests[order])
+        self._rows = np.insert(self._rows, at, (first + order).astype(np.uint32))
 
     def _rows_of(self, digests: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
         """Give the numbers of the rows that have one of some digests, in order."""

@@ -60,11 +60,11 @@ class Engine:
     ----------
     threads : int or None, default=None
         Threads of DuckDB; None takes every core.
-    memory_limit : str, default="1GB"
+    memory_limit : str, default="500MB"
         What DuckDB may hold in memory; beyond it, it spills.
     spill : str or None, default=None
         Folder for what does not fit; None takes one beside the intermediate data.
-    batch_rows : int, default=20000
+    batch_rows : int, default=10000
         Most rows in a batch. Results do not depend on it; peak memory does.
     processes : int or None, default=None
         Processes that validate, derive, embed and predict; None takes one for each core, where
@@ -75,9 +75,9 @@ class Engine:
     """
 
     threads: int | None = None
-    memory_limit: str = "1GB"
+    memory_limit: str = "500MB"
     spill: str | None = None
-    batch_rows: int = 20_000
+    batch_rows: int = 10_000
     processes: int | None = None
     store_limit: str = "20GB"
 
