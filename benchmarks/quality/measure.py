@@ -388,7 +388,7 @@ def schedule(
 
     Round by round: light rivals meet all splits of one seed, then the others, heavier by weight,
     the first split of one more group of texts that people wrote, or with `every_split` in further
-    rounds its other splits too. What is for reference only comes last.
+    rounds its other splits too. What is for reference only comes last in a round.
     """
     takes = {True: {"texts", "embedding", "features"}, False: {"table"}}
     met = [split for split in splits if split.seed == 0 and split.real and split.of_texts]
@@ -397,10 +397,10 @@ def schedule(
     def round_of(rival: Rival, split: Split) -> int:
         return split.seed if rival.weight == "light" else met.index(split)
 
-    def place(pair: tuple[Rival, Split]) -> tuple[bool, int, int, float]:
+    def place(pair: tuple[Rival, Split]) -> tuple[int, bool, int, float]:
         rival, split = pair
         cost = 0 if rival.weight == "light" else sum(rival.seconds)
-        return not split.real, round_of(rival, split), WEIGHTS.index(rival.weight), cost
+        return round_of(rival, split), not split.real, WEIGHTS.index(rival.weight), cost
 
     pairs = [
         (rival, split)

@@ -37,6 +37,18 @@ SLOW = {"sentence"}
 """Embedders that read some dozens of messages a second."""
 
 
+_CALIBRATION = "training.model.calibration"
+RULES = {
+    "argmax": (f"{_CALIBRATION}.decision=argmax",),
+    "class weights": ("training.balance=balanced",),
+    "class weights, argmax": ("training.balance=balanced", f"{_CALIBRATION}.decision=argmax"),
+    "temperature": (f"{_CALIBRATION}.method=temperature",),
+    "isotonic": (f"{_CALIBRATION}.method=isotonic",),
+    "uncalibrated": (f"{_CALIBRATION}.method=none",),
+}
+"""Other ways from the default's classifier to probabilities and labels."""
+
+
 def configuration(overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration of messages that have a text and nothing else."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
@@ -114,7 +126,7 @@ def options(group: str) -> list[str]:
 
 
 def entries() -> dict[str, Rival]:
-    """Give the program's entries: the default, the best, and each embedder with each classifier."""
+    """Give the program's entries: the default, the best, other rules, each pair of parts."""
     found = [
         Rival("ours: default", entry(()), "features", "light", (8, 15)),
         Rival("ours: default, table", table_entry, "table", "light", (10, 3)),
@@ -126,19 +138,15 @@ def entries() -> dict[str, Rival]:
                 f"ours: {best}", entry((best,)), "features", "heavy", (60, 200), overrides=(best,)
             )
         )
+    variants = dict(RULES)
     for embedder in options("embedder"):
         for classifier in options("classifier"):
             overrides = (f"embedder={embedder}", f"classifier={classifier}")
-            found.append(
-                Rival(
-                    f"ours: {embedder} + {classifier}",
-                    entry(overrides),
-                    "features",
-                    "variant",
-                    (8, 15),
-                    overrides=overrides,
-                )
-            )
+            variants[f"{embedder} + {classifier}"] = overrides
+    found += [
+        Rival(f"ours: {name}", entry(each), "features", "variant", (8, 15), overrides=each)
+        for name, each in variants.items()
+    ]
     return {each.name: each for each in found}
 
 

@@ -35,6 +35,9 @@ COLUMNS = {
     "rows_per_second": "rows/s",
     "peak_mib": "MiB",
 }
+FEWEST_IN_BIN = 20
+"""Rows of a bin that is drawn in the reliability diagram."""
+
 POINTS = ("neutral_excess", "share_gap", "chance_gap")
 
 
@@ -188,7 +191,10 @@ def markdown(
         lines += ["", "## Not run", "", "| rival | data | reason |", "|---|---|---|"]
         told = pd.DataFrame(missing, columns=["rival", "group", "reason"])
         for (rival, reason), own in told.groupby(["rival", "reason"], sort=False):
-            where = ", ".join(own["group"].unique())
+            splits = own["group"].value_counts(sort=False)
+            where = ", ".join(
+                f"{group}: {n} split{'s' if n > 1 else ''}" for group, n in splits.items()
+            )
             lines.append(f"| {rival} | {where} | {str(reason).replace('|', '/')} |")
     return "\n".join(lines) + "\n"
 
@@ -234,6 +240,48 @@ def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
+def reliability(rows: pd.DataFrame, path: Path) -> None:
+    """Draw how often the most probable class is right against its probability.
+
+    Of each rival, all rows that it was held against; those with as many splits as the baseline,
+    and the best of ours.
+    """
+    import matplotlib as mpl  # noqa: PLC0415
+
+    mpl.use("Agg")
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    crossing = rows["group"].str.contains("→")
+    panels = [("held out within a set", ~crossing), ("learned from the other set", crossing)]
+    panels = [(title, chosen) for title, chosen in panels if chosen.any()]
+    for axes, (title, chosen) in zip(
+        np.ravel(figure.subplots(1, len(panels), squeeze=False)), panels, strict=True
+    ):
+        own = rows[chosen]
+        most = own.loc[own[KEY] == BASELINE, "bins"].size
+        axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+        for rival, met in own.groupby(KEY, sort=False):
+            if len(met) < most / 2 and rival != "ours: experiment=best":
+                continue
+            n, probability, right, _ = np.sum([np.array(each) for each in met["bins"]], axis=0).T
+            told = n >= FEWEST_IN_BIN
+            wide = str(rival).startswith("ours")
+            axes.plot(
+                probability[told] / n[told], right[told] / n[told], marker="o", markersize=3,
+                linewidth=2 if wide else 1, label=str(rival),
+            )  # fmt: skip
+        axes.set_xlim(1 / len(LABELS), 1)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("probability of the most probable class")
+        axes.set_ylabel("how often it is right")
+        axes.set_title(title)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
 def file_name(group: str) -> str:
     """Give a group's name as part of a file's name."""
     plain = "".join(each if each.isalnum() and each.isascii() else "_" for each in group.lower())
@@ -258,6 +306,8 @@ def write(
     gains = rows[np.isfinite(rows["f1_macro_gain"]) & rows["real"]]
     if len(gains):
         picture(gains, "All splits of real texts", folder / "accuracy_speed.png")
+        judged = gains[gains["bins"].notna()]
+        reliability(judged, folder / "reliability.png")
     for group, own in gains.groupby("group"):
         picture(own, str(group), folder / f"accuracy_speed_{file_name(str(group))}.png")
     return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -213,20 +214,25 @@ def test_the_report_pairs_splits_and_says_what_was_not_run(tmp_path: Path) -> No
         result("SetFit", "one, 5 folds", 1, 0.72),
         result(BASELINE, "one → two", 0, 0.5),
     ]
-    missing = [("FLAML AutoML", "one, 5 folds", "no time left")]
+    missing = [
+        ("FLAML AutoML", "one, 5 folds", "no time left"),
+        ("FLAML AutoML", "one, 5 folds", "no time left"),
+        ("FLAML AutoML", "one → two", "no time left"),
+    ]
     told = report.write(results, missing, tmp_path, settings="a test")
     rows = report.frame_of(results)
     gains = rows.groupby("rival")["f1_macro_gain"].mean()
     assert gains["ours: default"] == pytest.approx(0.04)
     assert gains["SetFit"] == pytest.approx(0.02)
     assert "| **ours: default** | 2 | +0.000 (≥ +0.000) | +0.040 (≥ +0.030) |" in told
-    assert "| FLAML AutoML | one, 5 folds | no time left |" in told
+    assert "| FLAML AutoML | one, 5 folds: 2 splits, one → two: 1 split | no time left |" in told
     assert {path.name for path in tmp_path.iterdir()} == {
         "quality.md",
         "quality.parquet",
         "accuracy_speed.png",
         "accuracy_speed_one_5_folds.png",
         "accuracy_speed_one_two.png",
+        "reliability.png",
     }
     assert pd.read_parquet(tmp_path / "quality.parquet")["rival"].tolist() == rows["rival"].tolist()
 
@@ -248,6 +254,19 @@ def test_light_rivals_meet_all_splits_and_heavy_ones_the_first_of_each_group() -
     assert len(met(BASELINE)) == len(splits) == 24
     groups = ("one, 5 folds", "two, 5 folds", "one → two", "two → one")
     assert met("fine-tuned MiniLM") == [(group, 0, 0) for group in groups]
+
+
+def test_what_is_for_reference_ends_the_first_round() -> None:
+    sets = [some_set("one", 120), some_set("two", 90, offset=500)]
+    made_up = replace(some_set("made up", 90, offset=900), real=False)
+    splits = [split for seed in (0, 1) for split in splits_of([*sets, made_up], seed)]
+    rivals = [RIVALS[BASELINE], RIVALS["fine-tuned MiniLM"]]
+    told = [
+        (rival.weight, split.group, split.seed) for rival, split in measure.schedule(rivals, splits)
+    ]
+    place = [group.startswith("made up") for _, group, _ in told].index(True)
+    assert told[place - 1] == ("heavy", "one, 5 folds", 0)
+    assert told[place + 1 :][0] == ("light", "one, 5 folds", 1)
 
 
 def test_heavy_rivals_meet_every_split_of_a_seed_where_that_is_asked_for() -> None:

@@ -69,6 +69,11 @@ def test_labels_are_joined_by_id_and_the_predictions_are_judged(
     both = truth.iloc[:100].merge(predictions, on="id")
     row = pd.read_parquet(root / "data" / "08_reporting" / "scores.parquet").iloc[0]
     assert row["accuracy"] == pytest.approx((both["target"] == both["prediction"]).mean())
+    neutral, called = both["target"] == 1, both["prediction"] == 1
+    found = (neutral & called).sum()
+    assert row["precision_neutral"] == pytest.approx(found / called.sum())
+    assert row["recall_neutral"] == pytest.approx(found / neutral.sum())
+    assert f"neutral precision {row['precision_neutral']:.3f}" in said
     assert row["predictions_run_id"] == predictions["run_id"][0]
     assert row["model_version"] == predictions["model_version"][0]
     assert row["estimated_f1_macro_low"] <= row["f1_macro"] <= row["estimated_f1_macro_high"]

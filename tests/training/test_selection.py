@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from batch_nlp.artifact import Registry
 from batch_nlp.errors import InputError
+from batch_nlp.schemas import LABELS
 from batch_nlp.training import classifiers, selection
 from batch_nlp.training.classifiers import TARGETS, best_classifier, write_best
 from batch_nlp.training.selection import LEADERBOARD, SelectionJob
@@ -106,6 +107,8 @@ def test_the_leaderboard_ranks_what_was_tried(selected: Path) -> None:
     page = (selected / "data" / "08_reporting" / "selection_leaderboard.md").read_text("utf-8")
     assert len([line for line in page.splitlines() if line.startswith("| ")]) == 6
     assert f"{board['f1_weighted'][0]:.3f} ± {board['f1_weighted_std'][0]:.3f}" in page
+    assert board["precision_neutral"].between(0, 1).all()
+    assert f"{board['recall_neutral'][0]:.3f} ± {board['recall_neutral_std'][0]:.3f}" in page
 
 
 def test_the_best_is_written_down(selected: Path, last_run: LastRun) -> None:
@@ -131,6 +134,8 @@ def test_the_prior_scores_what_it_must(selected: Path) -> None:
     top = shares.max()
     assert prior["f1_macro"] == pytest.approx(2 * top / (1 + top) / 3, abs=0.01)
     assert prior["f1_weighted"] == pytest.approx(top * 2 * top / (1 + top), abs=0.01)
+    assert shares.idxmax() != LABELS.index("neutral")
+    assert prior["precision_neutral"] == prior["recall_neutral"] == 0
 
 
 # What it may not see

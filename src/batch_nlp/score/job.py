@@ -56,6 +56,8 @@ SCORES = pa.schema(
         ),
         "expected_calibration_error": pa.float64(),
         **{f"f1_{label}": pa.float64() for label in LABELS},
+        "precision_neutral": pa.float64(),
+        "recall_neutral": pa.float64(),
         **{
             f"estimated_{name}{end}": pa.float64()
             for name in MEASURES
@@ -200,6 +202,10 @@ class ScoreJob:
             "predictions_without_label": len(predictions) - len(both),
             **{name: value for name, value in asdict(evaluation).items() if name in SCORES.names},
             **{f"f1_{label}": evaluation.per_class[label]["f1"] for label in LABELS},
+            **{
+                f"{name}_neutral": evaluation.per_class["neutral"][name]
+                for name in ("precision", "recall")
+            },
             **_compared(evaluation, estimates),
             **_of_the_run(reporting / "monitoring.parquet", run_id, version),
         }
@@ -265,7 +271,11 @@ class ScoreJob:
                 told = f"{found.value:.3f} ({found.low:.3f}-{found.high:.3f})"
             lines.append(f"{name:<14}{getattr(evaluation, name):>10.3f}{told:>24}")
         logger.info(
-            "Scored the predictions of run {}:\n{}", row["predictions_run_id"], "\n".join(lines)
+            "Scored the predictions of run {}; neutral precision {:.3f}, recall {:.3f}:\n{}",
+            row["predictions_run_id"],
+            row["precision_neutral"],
+            row["recall_neutral"],
+            "\n".join(lines),
         )
 
 

@@ -178,11 +178,13 @@ def evaluate(
     _check_classes(label, "predicted")
 
     counts = confusion_matrix(truth, label, labels=CLASSES)
-    measures = dict(zip(("precision", "recall", "f1"), _scores(truth, label, None), strict=True))
+    measures = dict(
+        zip(("precision", "recall", "f1"), class_scores(truth, label, None), strict=True)
+    )
     support = counts.sum(axis=1)
     reliability = _reliability(truth, probability)
     return Evaluation(
-        f1_weighted=float(_scores(truth, label, "weighted")[2]),
+        f1_weighted=float(class_scores(truth, label, "weighted")[2]),
         f1_macro=float(measures["f1"].mean()),
         recall_macro=float(measures["recall"].mean()),
         accuracy=float(np.trace(counts) / len(truth)),
@@ -204,7 +206,8 @@ def evaluate(
     )
 
 
-def _scores(truth: npt.NDArray[Any], label: npt.NDArray[Any], average: str | None) -> Any:
+def class_scores(truth: npt.NDArray[Any], label: npt.NDArray[Any], average: str | None) -> Any:
+    """Give precision, recall and F1, of each class in order, or one number each by `average`."""
     return precision_recall_fscore_support(
         truth, label, labels=CLASSES, average=average, zero_division=0
     )[:3]

@@ -16,7 +16,6 @@ import pandas as pd
 import pyarrow as pa
 from loguru import logger
 from sklearn.base import clone
-from sklearn.metrics import f1_score
 from sklearn.model_selection import ParameterGrid, StratifiedGroupKFold
 from sklearn.pipeline import Pipeline
 
@@ -27,6 +26,7 @@ from batch_nlp.logs import Clock, Logs
 from batch_nlp.records import RunRecord
 from batch_nlp.rows.counts import Counts
 from batch_nlp.rows.extract import Engine
+from batch_nlp.schemas import LABELS
 from batch_nlp.settings import Paths, build
 from batch_nlp.store import Manifest
 from batch_nlp.tables import (
@@ -39,7 +39,7 @@ from batch_nlp.tables import (
     write_text,
 )
 from batch_nlp.training.classifiers import TARGETS, missing, write_best
-from batch_nlp.training.evaluate import CLASSES
+from batch_nlp.training.evaluate import class_scores
 from batch_nlp.training.flaml_search import search
 from batch_nlp.training.job import TrainingJob, inputs_of
 from batch_nlp.training.pipeline import grading
@@ -56,10 +56,22 @@ LEADERBOARD = pa.schema(
         "f1_weighted_std": pa.float64(),
         "f1_macro": pa.float64(),
         "f1_macro_std": pa.float64(),
+        "precision_neutral": pa.float64(),
+        "precision_neutral_std": pa.float64(),
+        "recall_neutral": pa.float64(),
+        "recall_neutral_std": pa.float64(),
         "seconds": pa.float64(),
         "note": pa.string(),
     }
 )
+
+MEASURES = {
+    "f1_weighted": "F1 weighted",
+    "f1_macro": "F1 macro",
+    "precision_neutral": "neutral precision",
+    "recall_neutral": "neutral recall",
+}
+"""What a classifier is judged by, as the leaderboard names it; the first decides."""
 
 FLAML = "flaml"
 
@@ -69,7 +81,7 @@ Node = Mapping[str, Any]
 """A classifier as the configuration describes it."""
 
 Score = Mapping[str, Any]
-"""Of one fold: ``f1_weighted``, ``f1_macro``, ``seconds``, and of FLAML what it ``found``."""
+"""Of one fold: `MEASURES`, ``seconds``, and of FLAML what it ``found``."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +288,7 @@ class SelectionJob:
             "training": {**kept, "model": steps},
             "cv": self.cv,
             "seed": self.seed,
+            "measures": list(MEASURES),
             "libraries": installed_libraries(),
         }
         return digest(content)[:_FOLDER_CHARACTERS]
@@ -368,7 +381,7 @@ class SelectionJob:
                     "parameters": json.dumps(dict(each.tuned)),
                     **{
                         name: value
-                        for measure in ("f1_weighted", "f1_macro")
+                        for measure in MEASURES
                         for name, value in (
                             (measure, each.mean(measure)),
                             (f"{measure}_std", each.spread(measure)),
@@ -382,13 +395,14 @@ class SelectionJob:
         ).astype({"rank": "Int64"})
         with ParquetSink(folder / "selection_leaderboard.parquet", LEADERBOARD) as sink:
             sink.write(from_pandas(rows[LEADERBOARD.names], LEADERBOARD))
+        heads = " | ".join(MEASURES.values())
         lines = [
             f"# Leaderboard: {self.cv} folds of the training rows",
             "",
             "Mean and standard deviation over the folds; seconds are of one fold's fit.",
             "",
-            "| rank | candidate | changed parameters | F1 weighted | F1 macro | seconds | note |",
-            "|---|---|---|---|---|---|---|",
+            f"| rank | candidate | changed parameters | {heads} | seconds | note |",
+            "|---" * (len(MEASURES) + 5) + "|",
             *(_line(row) for _, row in rows.iterrows()),
         ]
         page = folder / "selection_leaderboard.md"
@@ -496,13 +510,13 @@ class _Bench:
             model = Pipeline(job.model.steps[-1:])
             job.fit(model, train, known)
         predicted = model.predict(judge)
+        precision, recall, _ = class_scores(truth, predicted, None)
+        neutral = LABELS.index("neutral")
         return {
-            **{
-                f"f1_{average}": float(
-                    f1_score(truth, predicted, labels=CLASSES, average=average, zero_division=0)
-                )
-                for average in ("weighted", "macro")
-            },
+            "f1_weighted": float(class_scores(truth, predicted, "weighted")[2]),
+            "f1_macro": float(class_scores(truth, predicted, "macro")[2]),
+            "precision_neutral": float(precision[neutral]),
+            "recall_neutral": float(recall[neutral]),
             "seconds": round(clock.seconds["fit"], 3),
             **found,
         }
@@ -576,10 +590,8 @@ def _suggested(trial: Any, name: str, values: list[Any]) -> Any:
 def _line(row: pd.Series) -> str:
     changed = ", ".join(f"{key}={value}" for key, value in json.loads(row["parameters"]).items())
     if pd.isna(row["rank"]):
-        return f"| | {row['candidate']} | {changed} | | | | {row['note']} |"
-    scores = [
-        f"{row[measure]:.3f} ± {row[f'{measure}_std']:.3f}"
-        for measure in ("f1_weighted", "f1_macro")
-    ]
+        empty = " |" * (len(MEASURES) + 1)
+        return f"| | {row['candidate']} | {changed} |{empty} {row['note']} |"
+    scores = [f"{row[measure]:.3f} ± {row[f'{measure}_std']:.3f}" for measure in MEASURES]
     cells = [row["rank"], row["candidate"], changed, *scores, f"{row['seconds']:.1f}", row["note"]]
     return f"| {' | '.join(str(cell) for cell in cells)} |"
