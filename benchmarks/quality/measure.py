@@ -194,7 +194,8 @@ class Bench:
         path = self.folder / "results" / f"{self._key(rival, split)}.json"
         if path.is_file() and not self.fresh:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return found
+            # The rows may have come under another name.
+            return found | {"group": split.group, "split": split.number}
         self._require_time(rival, split)
         python = self._environment(rival)
         train, of_train = self._part(rival, split.train_set, split.train)

@@ -243,8 +243,8 @@ def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
 def reliability(rows: pd.DataFrame, path: Path) -> None:
     """Draw how often the most probable class is right against its probability.
 
-    Of each rival, all rows that it was held against; those with as many splits as the baseline,
-    and the best of ours.
+    Of the light rivals, which met all splits, and of the best of ours, all rows that each was
+    held against.
     """
     import matplotlib as mpl  # noqa: PLC0415
 
@@ -252,24 +252,22 @@ def reliability(rows: pd.DataFrame, path: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(12, 6), layout="constrained")
+    drawn = (rows["weight"] == "light") | (rows[KEY] == "ours: experiment=best")
+    rows = rows[drawn]
     crossing = rows["group"].str.contains("→")
     panels = [("held out within a set", ~crossing), ("learned from the other set", crossing)]
     panels = [(title, chosen) for title, chosen in panels if chosen.any()]
     for axes, (title, chosen) in zip(
         np.ravel(figure.subplots(1, len(panels), squeeze=False)), panels, strict=True
     ):
-        own = rows[chosen]
-        most = own.loc[own[KEY] == BASELINE, "bins"].size
-        axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-        for rival, met in own.groupby(KEY, sort=False):
-            if len(met) < most / 2 and rival != "ours: experiment=best":
-                continue
+        axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--")
+        for rival, met in rows[chosen].groupby(KEY, sort=False):
             n, probability, right, _ = np.sum([np.array(each) for each in met["bins"]], axis=0).T
             told = n >= FEWEST_IN_BIN
             wide = str(rival).startswith("ours")
             axes.plot(
                 probability[told] / n[told], right[told] / n[told], marker="o", markersize=3,
-                linewidth=2 if wide else 1, label=str(rival),
+                linewidth=3 if wide else 1, zorder=3 if wide else 2, label=str(rival),
             )  # fmt: skip
         axes.set_xlim(1 / len(LABELS), 1)
         axes.set_ylim(0, 1)

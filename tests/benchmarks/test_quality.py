@@ -293,6 +293,8 @@ def test_a_result_is_kept_and_time_is_minded(
     assert first["n_test"] == len(split.test)
     monkeypatch.setattr(bench, "_work", None)
     assert bench.run(majority, split) == first
+    renamed = replace(split, group="the same under another name")
+    assert bench.run(majority, renamed) == first | {"group": renamed.group}
 
 
 def test_what_fails_is_told_without_paths() -> None:
