@@ -255,7 +255,7 @@ def reliability(rows: pd.DataFrame, path: Path) -> None:
     drawn = (rows["weight"] == "light") | (rows[KEY] == "ours: experiment=best")
     rows = rows[drawn]
     crossing = rows["group"].str.contains("→")
-    panels = [("held out within a set", ~crossing), ("learned from the other set", crossing)]
+    panels = [("held out within a set", ~crossing), ("learned from another set", crossing)]
     panels = [(title, chosen) for title, chosen in panels if chosen.any()]
     for axes, (title, chosen) in zip(
         np.ravel(figure.subplots(1, len(panels), squeeze=False)), panels, strict=True
@@ -304,8 +304,7 @@ def write(
     gains = rows[np.isfinite(rows["f1_macro_gain"]) & rows["real"]]
     if len(gains):
         picture(gains, "All splits of real texts", folder / "accuracy_speed.png")
-        judged = gains[gains["bins"].notna()]
-        reliability(judged, folder / "reliability.png")
+        reliability(gains, folder / "reliability.png")
     for group, own in gains.groupby("group"):
         picture(own, str(group), folder / f"accuracy_speed_{file_name(str(group))}.png")
     return told

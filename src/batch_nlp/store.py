@@ -55,6 +55,9 @@ _KEY_CHARACTERS = 32
 _GROUP_ROWS = 1_000
 """Rows that are read at least where one of them is asked for."""
 
+_INDEXED_AT_ONCE = 500_000
+"""Keys that are sorted into the index together, which takes several times their own room."""
+
 
 @dataclass
 class Usage:
@@ -452,19 +455,22 @@ class _Parts:
     def _find_files(self) -> None:
         """Take the keys of files that have come since the last time into the index."""
         new = sorted(set(self.folder.glob("*.parquet")) - set(self._files))
-        if not new:
-            return
-        first = self._starts[-1]
-        held = []
+        held: list[npt.NDArray[np.uint32]] = []
         for path in new:
             self._files.append(path)
             held.append(_short(self._read(len(self._files) - 1, [self.key])[self.key]))
             self._starts.append(self._starts[-1] + len(held[-1]))
-        digests = np.concatenate(held)
+            if path == new[-1] or sum(map(len, held)) >= _INDEXED_AT_ONCE:
+                self._index(np.concatenate(held))
+                held = []
+
+    def _index(self, digests: npt.NDArray[np.uint32]) -> None:
+        """Take the keys of the last rows into the index."""
         order = np.argsort(digests)
+        rows = self._starts[-1] - len(digests) + order
         at = np.searchsorted(self._digests, digests[order])
         self._digests = np.insert(self._digests, at, digests[order])
-        self._rows = np.insert(self._rows, at, (first + order).astype(np.uint32))
+        self._rows = np.insert(self._rows, at, rows.astype(np.uint32))
 
     def _rows_of(self, digests: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
         """Give the numbers of the rows that have one of some digests, in order."""

@@ -14,7 +14,7 @@ import uuid
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
@@ -180,12 +180,19 @@ class Hashing:
     """
 
     def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = list(paths)
         self._ended = Event()
         self._pool = ThreadPoolExecutor(max(1, own_threads()))
-        # hashlib lets go of Python's lock.
-        self._found = {path: self._pool.submit(_digest_until, path, self._ended) for path in paths}
+        self._found: dict[str, Future[str]] = {}
 
     def __enter__(self) -> Self:
+        try:
+            for path in self._paths:
+                # hashlib lets go of Python's lock.
+                self._found[path] = self._pool.submit(_digest_until, path, self._ended)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *failure: object) -> None:

@@ -126,6 +126,22 @@ def test_the_best_is_written_down(selected: Path, last_run: LastRun) -> None:
     assert left == {".json"}
 
 
+def test_neutral_is_the_middle_class(
+    select: Callable[..., Any], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_class = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]])
+    monkeypatch.setattr(
+        selection,
+        "class_scores",
+        lambda _, __, average: by_class if average is None else by_class[:, 0],
+    )
+    select()
+    board = leaderboard(root)
+    assert board["precision_neutral"].to_numpy() == pytest.approx(0.2)
+    assert board["recall_neutral"].to_numpy() == pytest.approx(0.5)
+    assert board["f1_macro"].to_numpy() == pytest.approx(0.7)
+
+
 def test_the_prior_scores_what_it_must(selected: Path) -> None:
     prior = leaderboard(selected).query("candidate == 'prior'").iloc[0]
     split = pd.read_parquet(selected / "data" / "05_model_input" / "split.parquet")
