@@ -199,17 +199,27 @@ def markdown(
     return "\n".join(lines) + "\n"
 
 
-def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
-    """Draw the gain in F1 macro and weighted against the speed of scoring."""
+def empty_figure() -> Any:
+    """Give a matplotlib figure for two panels side by side."""
     import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("Agg")
     from matplotlib.figure import Figure  # noqa: PLC0415
 
+    return Figure(figsize=(12, 6), layout="constrained")
+
+
+def save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
+    """Draw the gain in F1 macro and weighted against the speed of scoring."""
     measures = ["rows_per_second", "f1_macro_gain", "f1_weighted_gain"]
     points = rows.groupby(KEY)[measures].mean().dropna()
     points = points.sort_values("f1_macro_gain", ascending=False)
-    figure = Figure(figsize=(12, 6), layout="constrained")
+    figure = empty_figure()
     left, right = figure.subplots(1, 2, sharex=True)
     for axes, name, what in (
         (left, "f1_macro_gain", "F1 macro"),
@@ -236,8 +246,7 @@ def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
     figure.suptitle(title)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=7, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    save(figure, path)
 
 
 def reliability(rows: pd.DataFrame, path: Path) -> None:
@@ -246,12 +255,7 @@ def reliability(rows: pd.DataFrame, path: Path) -> None:
     Of the light rivals, which met all splits, and of the best of ours, all rows that each was
     held against.
     """
-    import matplotlib as mpl  # noqa: PLC0415
-
-    mpl.use("Agg")
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    figure = Figure(figsize=(12, 6), layout="constrained")
+    figure = empty_figure()
     drawn = (rows["weight"] == "light") | (rows[KEY] == "ours: experiment=best")
     rows = rows[drawn]
     crossing = rows["group"].str.contains("→")
@@ -276,8 +280,7 @@ def reliability(rows: pd.DataFrame, path: Path) -> None:
         axes.set_title(title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    save(figure, path)
 
 
 def file_name(group: str) -> str:
