@@ -17,7 +17,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,9 @@ _KEY_CHARACTERS = 32
 
 _GROUP_ROWS = 1_000
 """Rows that are read at least where one of them is asked for."""
+
+_HASHING_LIMIT = "80%"
+"""Of the machine's memory, as DuckDB has it by default."""
 
 _INDEXED_AT_ONCE = 500_000
 """Keys that are sorted into the index together, which takes several times their own room."""
@@ -177,7 +180,9 @@ class FeatureStore:
 
     def __post_init__(self) -> None:
         kernel = self.kernel
-        self._db = self.engine.connect(spill=self.folder / ".spill")
+        # It hashes rows that are in memory already, however long one of them is.
+        engine = replace(self.engine, memory_limit=_HASHING_LIMIT)
+        self._db = engine.connect(spill=self.folder / ".spill")
         self._content = typed_schema({name: kernel.fields[name] for name in kernel.content})
         self._row_schema = pa.schema(
             [("key", pa.string()), ("text_key", pa.string()), *kernel.features]
