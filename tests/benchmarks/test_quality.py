@@ -266,7 +266,7 @@ def test_what_is_for_reference_ends_the_first_round() -> None:
     ]
     place = [group.startswith("made up") for _, group, _ in told].index(True)
     assert told[place - 1] == ("heavy", "one, 5 folds", 0)
-    assert told[place + 1 :][0] == ("light", "one, 5 folds", 1)
+    assert told[place + 1] == ("light", "one, 5 folds", 1)
 
 
 def test_heavy_rivals_meet_every_split_of_a_seed_where_that_is_asked_for() -> None:
