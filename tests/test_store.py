@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.pipeline import Pipeline
 
-from batch_nlp import store as store_module
+from batch_nlp import keys as keys_module
 from batch_nlp.embedders import Encoded, HashingEmbedder
 from batch_nlp.errors import InputError
 from batch_nlp.kernel import Kernel
@@ -380,7 +380,7 @@ def test_keys_of_one_digest_are_told_apart(
 ) -> None:
     rows = typed(one, *({"text": f"{number} words"} for number in range(9)))
     expected = FeatureStore(tmp_path / "other", one, Clock()).features(rows)
-    monkeypatch.setattr(store_module, "_short", lambda keys: np.zeros(len(keys), np.uint32))
+    monkeypatch.setattr(keys_module, "short", lambda keys: np.zeros(len(keys), np.uint32))
     store = FeatureStore(tmp_path, one, Clock())
     for part in (rows[:5], rows[3:]):
         found = store.features(part)

@@ -7,6 +7,7 @@
       snapshots/<run id>.parquet    its messages in order: id, content key, stars and label
       rows/<fingerprint>/*.parquet     features, by content key
       vectors/<fingerprint>/*.parquet  embeddings, by text key
+      .../<fingerprint>/*.index        where the keys of many rows are
 
 Labels live in the snapshot and nowhere else, so that no feature can hold one.
 """
@@ -33,6 +34,7 @@ import pyarrow.parquet as pq
 from batch_nlp import __version__
 from batch_nlp.errors import InputError
 from batch_nlp.kernel import Kernel, fields_to_json, vector_type
+from batch_nlp.keys import KeyIndex
 from batch_nlp.logs import Clock
 from batch_nlp.rows.extract import Engine
 from batch_nlp.schemas import typed_schema
@@ -49,17 +51,11 @@ SNAPSHOT = pa.schema(
 
 _FOLDER_CHARACTERS = 16
 
-_KEY_CHARACTERS = 32
-"""Of a key: an MD5 in hexadecimal."""
-
 _GROUP_ROWS = 1_000
 """Rows that are read at least where one of them is asked for."""
 
 _HASHING_LIMIT = "80%"
 """Of the machine's memory, as DuckDB has it by default."""
-
-_INDEXED_AT_ONCE = 500_000
-"""Keys that are sorted into the index together, which takes several times their own room."""
 
 
 @dataclass
@@ -412,21 +408,16 @@ class StoreAccess:
 class _Parts:
     """A folder of Parquet files with distinct keys, to which files are added whole.
 
-    Short digests of the keys are held in memory with the rows that they stand for, 8 bytes for
-    each, so that only those row groups are read that have what is asked for. Files that other
-    runs and processes add are found as they come.
+    Only those row groups are read that have what is asked for (`KeyIndex`). Files that other runs
+    and processes add are found as they come.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
         self.folder = folder
         self.schema = schema
         self.key = schema.names[0]
-        self._files: list[Path] = []
-        # Rows are numbered through all files; here is the first one of each, and the next to come.
-        self._starts = [0]
-        self._digests = np.empty(0, np.uint32)
-        self._rows = np.empty(0, np.uint32)
-        self._used: set[int] = set()
+        self._index = KeyIndex(folder, lambda file: self._read(file, [self.key])[self.key])
+        self._used: set[Path] = set()
 
     def add(self, table: pa.Table) -> None:
         """Keep rows; their keys must be distinct."""
@@ -438,15 +429,16 @@ class _Parts:
     def take(self, keys: npt.NDArray[Any], *, columns: Sequence[str] | None = None) -> pa.Table:
         """Give the rows that hold one of `keys`, each key once."""
         names = list(columns or self.schema.names)
-        self._find_files()
+        self._index.refresh()
         wanted = pa.array(keys, pa.string()).unique()
-        places = self._rows_of(_short(wanted))
-        bounds = np.searchsorted(places, self._starts)
+        places = self._index.rows_of(wanted)
+        files, starts = self._index.files, self._index.starts
+        bounds = np.searchsorted(places, starts)
         found = [pa.schema([self.schema.field(name) for name in names]).empty_table()]
         for file in np.flatnonzero(np.diff(bounds)).tolist():
-            self._use(file)
-            own = places[bounds[file] : bounds[file + 1]] - self._starts[file]
-            found.append(self._read(file, names, own))
+            self._use(files[file])
+            own = places[bounds[file] : bounds[file + 1]] - starts[file]
+            found.append(self._read(files[file], names, own))
         rows = pa.concat_tables(found)
         # Another key may have the same short digest.
         asked = pc.is_in(rows[self.key], value_set=wanted)
@@ -457,51 +449,20 @@ class _Parts:
             rows = rows.filter(pa.array(~again)) if again.any() else rows
         return rows
 
-    def _find_files(self) -> None:
-        """Take the keys of files that have come since the last time into the index."""
-        new = sorted(set(self.folder.glob("*.parquet")) - set(self._files))
-        held: list[npt.NDArray[np.uint32]] = []
-        for path in new:
-            self._files.append(path)
-            held.append(_short(self._read(len(self._files) - 1, [self.key])[self.key]))
-            self._starts.append(self._starts[-1] + len(held[-1]))
-            if path == new[-1] or sum(map(len, held)) >= _INDEXED_AT_ONCE:
-                self._index(np.concatenate(held))
-                held = []
-
-    def _index(self, digests: npt.NDArray[np.uint32]) -> None:
-        """Take the keys of the last rows into the index."""
-        order = np.argsort(digests)
-        rows = self._starts[-1] - len(digests) + order
-        at = np.searchsorted(self._digests, digests[order])
-        self._digests = np.insert(self._digests, at, digests[order])
-        self._rows = np.insert(self._rows, at, rows.astype(np.uint32))
-
-    def _rows_of(self, digests: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-        """Give the numbers of the rows that have one of some digests, in order."""
-        first = np.searchsorted(self._digests, digests, "left")
-        last = np.searchsorted(self._digests, digests, "right")
-        held = []
-        while (has := first < last).any():
-            first, last = first[has], last[has]
-            held.append(self._rows[first])
-            first = first + 1
-        return np.unique(np.concatenate(held)).astype(np.int64) if held else np.empty(0, np.int64)
-
-    def _use(self, file: int) -> None:
+    def _use(self, file: Path) -> None:
         """Date a file that is used: the last use decides what goes once there is too much."""
         if file not in self._used:
             self._used.add(file)
             with suppress(FileNotFoundError):
-                os.utime(self._files[file])
+                os.utime(file)
 
     def _read(
-        self, file: int, names: list[str], rows: npt.NDArray[np.int64] | None = None
+        self, file: Path, names: list[str], rows: npt.NDArray[np.int64] | None = None
     ) -> pa.Table:
         """Read columns of a file, all of its rows or those with some numbers, in order."""
         schema = pa.schema([self.schema.field(name) for name in names])
         try:
-            with pq.ParquetFile(self._files[file], memory_map=True) as parquet:
+            with pq.ParquetFile(file, memory_map=True) as parquet:
                 table = parquet.read(names) if rows is None else _rows_in(parquet, names, rows)
         except FileNotFoundError:
             return schema.empty_table()  # another run has made room
@@ -530,25 +491,6 @@ def _places(sought: Any, among: Any) -> npt.NDArray[np.int64]:
     return np.asarray(pc.fill_null(found, -1).to_numpy(), np.int64)
 
 
-def _short(keys: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint32]:
-    """Give the first 32 bits of MD5 digests in hexadecimal.
-
-    Examples
-    --------
-    >>> [f"{bits:08x}" for bits in _short(pa.array(["0123456789abcdef" * 2, "f" * 32]))]
-    ['01234567', 'ffffffff']
-    """
-    fixed = keys.cast(pa.binary()).cast(pa.binary(_KEY_CHARACTERS))
-    whole = fixed.combine_chunks() if isinstance(fixed, pa.ChunkedArray) else fixed
-    if not len(whole):
-        return np.empty(0, np.uint32)
-    _, data = whole.buffers()
-    characters = np.frombuffer(data, np.uint8)[whole.offset * _KEY_CHARACTERS :]
-    digits = characters[: len(whole) * _KEY_CHARACTERS].reshape(-1, _KEY_CHARACTERS)[:, :8]
-    values = (digits & 0xF) + 9 * (digits > ord("9")).astype(np.uint8)
-    return (values[:, ::2] << 4 | values[:, 1::2]).view(">u4").ravel().astype(np.uint32)
-
-
 def make_room(
     folder: Path, limit: int, *, remove_snapshot: Callable[[Path], None] = Path.unlink
 ) -> int:
@@ -561,7 +503,7 @@ def make_room(
     folder : Path
         The store.
     limit : int
-        Most bytes that its rows, vectors and snapshots of earlier runs may take.
+        Most bytes that its rows, vectors, their indexes and snapshots of earlier runs may take.
     remove_snapshot : callable, optional
         Removes a snapshot, which a run record may name.
 
@@ -571,8 +513,8 @@ def make_room(
         How many bytes were removed.
     """
     parts = []
-    kinds = ("rows/*/*.parquet", "vectors/*/*.parquet", "snapshots/*.parquet")
-    found = {path for kind in kinds for path in folder.glob(kind)}
+    kinds = [f"{part}/*/*.{kind}" for part in ("rows", "vectors") for kind in ("parquet", "index")]
+    found = {path for kind in [*kinds, "snapshots/*.parquet"] for path in folder.glob(kind)}
     with suppress(InputError):
         found.discard(folder / read_manifest(folder).snapshot)
     for path in found:

@@ -1,0 +1,246 @@
+"""Where the rows with some keys are, among the Parquet files of a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from batch_nlp.tables import atomic_path
+
+_KEY_CHARACTERS = 32
+"""Of a key: an MD5 in hexadecimal."""
+
+_KEPT_ROWS = 500_000
+"""Keys that a process sorts for itself; with more of them the index is written for all."""
+
+_SUFFIX = ".index"
+_COLUMNS = ("digest", "row")
+
+
+class KeyIndex:
+    """The keys of all rows of a folder, by short digests, 8 bytes for each.
+
+    The digests of many rows are in a file beside them, which is mapped into memory: processes
+    that work at once share it, and the next run need not read the keys again. Files that come
+    later are indexed in memory, until there are so many that the file is written anew.
+
+    Parameters
+    ----------
+    folder : Path
+        Of Parquet files, each added whole and never changed.
+    keys_of : callable
+        Gives the keys of the rows of a file, in order; none if it has gone.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> keys = {"a.parquet": ["0" * 32, "1" * 32], "b.parquet": ["1" * 32]}
+    >>> with TemporaryDirectory() as folder:
+    ...     index = KeyIndex(Path(folder), lambda file: pa.array(keys[file.name]))
+    ...     for name in keys:
+    ...         (Path(folder) / name).touch()
+    ...     index.refresh()
+    ...     index.rows_of(pa.array(["1" * 32, "2" * 32])).tolist()
+    [1, 2]
+    """
+
+    def __init__(self, folder: Path, keys_of: Callable[[Path], pa.Array | pa.ChunkedArray]) -> None:
+        self.folder = folder
+        self._keys_of = keys_of
+        self._kept = self._recent = _Sorted.empty()
+        self._looked = False
+
+    @property
+    def files(self) -> list[Path]:
+        """The files, in the order in which their rows are numbered."""
+        return [self.folder / name for name in (*self._kept.names, *self._recent.names)]
+
+    @property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """The number of the first row of each file, and of the next row to come."""
+        return np.append(self._kept.starts, self._kept.n_rows + self._recent.starts[1:])
+
+    def refresh(self) -> None:
+        """Take the keys of files that have come since the last time into the index."""
+        there = {path.name for path in self.folder.glob("*.parquet")}
+        if not self._looked and there:
+            self._looked = True
+            self._take_over()
+        new = sorted(there.difference(self._kept.names, self._recent.names))
+        held: list[tuple[str, npt.NDArray[np.uint32]]] = []
+        n_held = 0
+        for name in new:
+            held.append((name, short(self._keys_of(self.folder / name))))
+            n_held += len(held[-1][1])
+            if name == new[-1] or n_held >= _KEPT_ROWS:
+                self._recent = self._recent.merged(_Sorted.of(held))
+                held, n_held = [], 0
+            if self._recent.n_rows >= _KEPT_ROWS:
+                self._keep(there)
+
+    def rows_of(self, keys: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+        """Give the numbers of the rows that may have one of some keys, in order.
+
+        Another key may have the same short digest, about one in 600 at 7 million rows.
+        """
+        digests = short(keys)
+        found = [self._kept.find(digests), self._recent.find(digests) + self._kept.n_rows]
+        return np.unique(np.concatenate(found))
+
+    def _keep(self, there: Iterable[str]) -> None:
+        """Write the index of all rows for every process, or take over what another has written."""
+        before = self._kept.n_rows
+        self._take_over()
+        if self._kept.n_rows > before:
+            return
+        others = list(self.folder.glob(f"*{_SUFFIX}"))
+        path = self.folder / f"{uuid4().hex}{_SUFFIX}"
+        whole = self._kept.without_gone(there).merged(self._recent.without_gone(there))
+        whole.write(path)
+        self._kept, self._recent = _Sorted.read(path), _Sorted.empty()
+        for other in others:
+            with suppress(OSError):
+                other.unlink()
+
+    def _take_over(self) -> None:
+        """Take the written index of the most rows, where it has more than this one."""
+        for path in self.folder.glob(f"*{_SUFFIX}"):
+            # Another process may remove it meanwhile; a damaged one is as good as none.
+            with suppress(OSError, ValueError, KeyError):
+                found = _Sorted.read(path)
+                if found.n_rows > self._kept.n_rows:
+                    covered = {*self._kept.names, *self._recent.names} - set(found.names)
+                    self._kept, self._recent = found, self._of_files(sorted(covered))
+
+    def _of_files(self, names: Iterable[str]) -> _Sorted:
+        return _Sorted.of([(name, short(self._keys_of(self.folder / name))) for name in names])
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Short digests in order, and the rows that have them.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the files, in the order in which their rows are numbered.
+    starts : ndarray of shape (n_files + 1,), int64
+        The number of the first row of each file, and in the end how many rows there are.
+    digests, rows : ndarray of shape (n_rows,), uint32
+    """
+
+    names: tuple[str, ...]
+    starts: npt.NDArray[np.int64]
+    digests: npt.NDArray[np.uint32]
+    rows: npt.NDArray[np.uint32]
+
+    @classmethod
+    def empty(cls) -> Self:
+        return cls((), np.zeros(1, np.int64), np.empty(0, np.uint32), np.empty(0, np.uint32))
+
+    @classmethod
+    def of(cls, files: list[tuple[str, npt.NDArray[np.uint32]]]) -> Self:
+        """Sort the digests of the rows of files."""
+        if not files:
+            return cls.empty()
+        digests = np.concatenate([held for _, held in files])
+        starts = np.cumsum([0, *(len(held) for _, held in files)])
+        order = np.argsort(digests, kind="stable")
+        names = tuple(name for name, _ in files)
+        return cls(names, starts, digests[order], order.astype(np.uint32))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Map a written index into memory.
+
+        Raises
+        ------
+        OSError
+            If it is not there.
+        ValueError, KeyError
+            If it is damaged.
+        """
+        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
+            batch = reader.get_batch(0)
+        about = json.loads(batch.schema.metadata[b"files"])
+        digests, rows = (batch[name].to_numpy() for name in _COLUMNS)
+        starts = np.array(about["starts"], np.int64)
+        if starts[-1] != len(digests):
+            message = f"{path} has {len(digests)} rows, and says {starts[-1]}."
+            raise ValueError(message)
+        return cls(tuple(about["names"]), starts, digests, rows)
+
+    def write(self, path: Path) -> None:
+        about = json.dumps({"names": self.names, "starts": self.starts.tolist()})
+        schema = pa.schema(dict.fromkeys(_COLUMNS, pa.uint32()), {"files": about})
+        batch = pa.record_batch([pa.array(self.digests), pa.array(self.rows)], schema=schema)
+        with atomic_path(path) as beside, pa.ipc.new_file(str(beside), schema) as writer:
+            writer.write_batch(batch)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.digests)
+
+    def merged(self, later: _Sorted) -> _Sorted:
+        """Give this index and a later one as one."""
+        at = np.searchsorted(self.digests, later.digests, "right")
+        return _Sorted(
+            (*self.names, *later.names),
+            np.append(self.starts, self.n_rows + later.starts[1:]),
+            np.insert(self.digests, at, later.digests),
+            np.insert(self.rows, at, later.rows + np.uint32(self.n_rows)),
+        )
+
+    def without_gone(self, there: Iterable[str]) -> _Sorted:
+        """Leave the files out that are no longer there."""
+        stays = np.isin(np.array(self.names, str), list(there))
+        if stays.all():
+            return self
+        sizes = np.diff(self.starts)
+        starts = np.cumsum([0, *sizes[stays]])
+        shift = np.zeros(len(sizes), np.int64)
+        shift[stays] = starts[:-1] - self.starts[:-1][stays]
+        file = np.searchsorted(self.starts, self.rows, "right") - 1
+        kept = stays[file]
+        rows = (self.rows[kept] + shift[file[kept]]).astype(np.uint32)
+        names = tuple(np.array(self.names)[stays].tolist())
+        return _Sorted(names, starts, self.digests[kept], rows)
+
+    def find(self, digests: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+        """Give the rows that have one of some digests."""
+        first = np.searchsorted(self.digests, digests, "left")
+        last = np.searchsorted(self.digests, digests, "right")
+        held = [np.empty(0, np.int64)]
+        while (has := first < last).any():
+            first, last = first[has], last[has]
+            held.append(self.rows[first].astype(np.int64))
+            first = first + 1
+        return np.concatenate(held)
+
+
+def short(keys: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint32]:
+    """Give the first 32 bits of MD5 digests in hexadecimal.
+
+    Examples
+    --------
+    >>> [f"{bits:08x}" for bits in short(pa.array(["0123456789abcdef" * 2, "f" * 32]))]
+    ['01234567', 'ffffffff']
+    """
+    fixed = keys.cast(pa.binary()).cast(pa.binary(_KEY_CHARACTERS))
+    whole = fixed.combine_chunks() if isinstance(fixed, pa.ChunkedArray) else fixed
+    if not len(whole):
+        return np.empty(0, np.uint32)
+    _, data = whole.buffers()
+    characters = np.frombuffer(data, np.uint8)[whole.offset * _KEY_CHARACTERS :]
+    digits = characters[: len(whole) * _KEY_CHARACTERS].reshape(-1, _KEY_CHARACTERS)[:, :8]
+    values = (digits & 0xF) + 9 * (digits > ord("9")).astype(np.uint8)
+    return (values[:, ::2] << 4 | values[:, 1::2]).view(">u4").ravel().astype(np.uint32)

@@ -1,0 +1,141 @@
+"""The index of the keys of many files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from batch_nlp import keys as keys_module
+from batch_nlp.keys import KeyIndex
+
+
+def key(number: int) -> str:
+    return hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()
+
+
+class Folder:
+    """Files of keys, and which of them were read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.read: list[str] = []
+
+    def add(self, name: str, *numbers: int) -> None:
+        (self.path / f"{name}.parquet").write_text(" ".join(map(key, numbers)))
+
+    def keys_of(self, file: Path) -> pa.Array:
+        self.read.append(file.stem)
+        return pa.array(file.read_text().split() if file.exists() else [], pa.string())
+
+    def index(self) -> KeyIndex:
+        index = KeyIndex(self.path, self.keys_of)
+        index.refresh()
+        return index
+
+    @property
+    def written(self) -> list[Path]:
+        return sorted(self.path.glob("*.index"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    monkeypatch.setattr(keys_module, "_KEPT_ROWS", 5)
+    return Folder(tmp_path)
+
+
+def found(index: KeyIndex, *numbers: int) -> dict[str, list[int]]:
+    """Give for each file where in it the rows with some keys are."""
+    rows = index.rows_of(pa.array(map(key, numbers), pa.string()))
+    file = np.searchsorted(index.starts, rows, "right") - 1
+    where: dict[str, list[int]] = {}
+    for each, row in zip(file.tolist(), rows.tolist(), strict=True):
+        where.setdefault(index.files[each].stem, []).append(row - int(index.starts[each]))
+    return where
+
+
+def test_rows_are_found_however_their_files_came(folder: Folder) -> None:
+    index = folder.index()
+    assert found(index, 1) == {}
+    expected: dict[int, dict[str, list[int]]] = {}
+    numbers = iter(range(100))
+    for n_file, size in enumerate([1, 3, 2, 7, 0, 1, 12, 2]):
+        own = [next(numbers) for _ in range(size)]
+        folder.add(f"f{n_file}", *own)
+        expected |= {number: {f"f{n_file}": [row]} for row, number in enumerate(own)}
+        index.refresh()
+        for each in (index, folder.index()):
+            assert {number: found(each, number) for number in expected} == expected
+            assert found(each, 1000) == {}
+
+
+def test_a_written_index_is_not_made_again(folder: Folder) -> None:
+    folder.add("a", 1, 2, 3)
+    folder.index()
+    assert folder.written == []
+    folder.add("b", 4, 5, 1)
+    folder.index()
+    assert len(folder.written) == 1
+    folder.add("c", 6)
+    folder.read.clear()
+    index = folder.index()
+    assert folder.read == ["c"]
+    assert found(index, 1, 4, 6) == {"a": [0], "b": [0, 2], "c": [0]}
+    folder.add("d", 7, 8, 9, 10)
+    index.refresh()
+    assert len(folder.written) == 1  # in the place of the first
+
+
+def test_what_another_process_has_written_is_taken_over(folder: Folder) -> None:
+    folder.add("b", 1, 2, 3)
+    mine = folder.index()
+    folder.add("a", 4, 5)
+    folder.index()
+    (written,) = folder.written
+    folder.add("c", 6, 7)
+    folder.read.clear()
+    mine.refresh()
+    assert folder.written == [written]
+    assert folder.read == ["a", "c", "c"]
+    assert found(mine, 1, 4, 6) == {"b": [0], "a": [0], "c": [0]}
+
+
+def test_files_that_have_gone_leave_the_index(folder: Folder) -> None:
+    folder.add("a", 1, 2, 3)
+    folder.add("b", 4, 5, 6)
+    folder.index()
+    (folder.path / "a.parquet").unlink()
+    index = folder.index()
+    folder.add("c", 1, 7, 8, 9, 10)
+    index.refresh()
+    assert [file.stem for file in index.files] == ["b", "c"]
+    assert found(index, *range(11)) == {"b": [0, 1, 2], "c": [0, 1, 2, 3, 4]}
+
+
+@pytest.mark.parametrize("content", [b"", b"ARROW1", b"x" * 5000])
+def test_a_damaged_index_is_as_good_as_none(folder: Folder, content: bytes) -> None:
+    folder.add("a", *range(5))
+    folder.index()
+    (written,) = folder.written
+    whole = written.read_bytes()
+    written.write_bytes(content or whole[: len(whole) // 2])
+    index = folder.index()
+    assert found(index, 3) == {"a": [3]}
+    assert folder.written != [written]
+    assert len(folder.written) == 1
+    folder.read.clear()
+    folder.index()
+    assert folder.read == []
+
+
+def test_an_index_that_counts_wrong_is_damaged(folder: Folder) -> None:
+    folder.add("a", *range(5))
+    folder.index()
+    (written,) = folder.written
+    written.write_bytes(written.read_bytes().replace(b"[0, 5]", b"[0, 4]"))
+    folder.read.clear()
+    assert found(folder.index(), 4) == {"a": [4]}
+    assert folder.read == ["a"]
