@@ -169,7 +169,8 @@ class Words:
         [0.0, 0.5, nan]
         """
         starts = [
-            text if len(text) <= BEGINNING else _whole_words(text[:BEGINNING]) for text in texts
+            text if len(text) <= BEGINNING else _whole_words(text[:BEGINNING])
+            for text in texts.tolist()
         ]
         if self.lowercase:
             starts = [start.lower() for start in starts]
