@@ -217,13 +217,16 @@ class _Sorted:
 
     def find(self, digests: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
         """Give the rows that have one of some digests."""
-        first = np.searchsorted(self.digests, digests, "left")
-        last = np.searchsorted(self.digests, digests, "right")
+        sought = np.sort(digests)  # neighbours are near each other in memory then
+        at = np.searchsorted(self.digests, sought)
         held = [np.empty(0, np.int64)]
-        while (has := first < last).any():
-            first, last = first[has], last[has]
-            held.append(self.rows[first].astype(np.int64))
-            first = first + 1
+        while len(at):
+            inside = at < self.n_rows
+            at, sought = at[inside], sought[inside]
+            same = self.digests[at] == sought
+            at, sought = at[same], sought[same]
+            held.append(self.rows[at].astype(np.int64))
+            at = at + 1
         return np.concatenate(held)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from batch_nlp.errors import InputError
+from batch_nlp.rows import extract
 from batch_nlp.rows.datasets import YelpDataset
 from batch_nlp.rows.extract import Engine, Extraction
 
@@ -200,3 +201,33 @@ def test_real_reviews_with_users(read_rows: Read, shared_data: Path) -> None:
     assert got.accepted["fans"].fillna(-1).tolist() == expected
     assert max(expected) > 0
     assert got.accepted["stars"].tolist() == [row["stars"] for row in rows_of(paths["review"])]
+
+
+def test_a_limit_below_what_a_statement_needs_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "review.json"
+    file.write_text("".join(json.dumps(review(f"r{i}")) + "\n" for i in range(3000)))
+    source = YelpDataset(review=str(file)).source()
+    with (
+        pytest.raises(InputError, match=r"engine\.memory_limit=200KB is too little here: set more"),
+        Extraction(source, Engine(memory_limit="200KB"), tmp_path / "spill") as extraction,
+    ):
+        list(extraction.rows())
+
+
+def test_a_large_message_gets_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract, "_LARGE_BATCH", 1_000_000)
+    file = tmp_path / "review.json"
+    large = "x" * 9_000_000
+    file.write_text(json.dumps(review("r1", text=large)) + "\n" + json.dumps(review("r2")) + "\n")
+    source = YelpDataset(review=str(file)).source()
+    with Extraction(source, Engine(memory_limit="40MB"), tmp_path / "spill") as extraction:
+        texts = [text for batch in extraction.rows() for text in batch["text"].to_pylist()]
+    assert texts == [large, "text r2"]
+    monkeypatch.setattr(extract, "_LARGE_BATCH", 1_000_000_000)
+    with (
+        pytest.raises(InputError, match=r"engine\.memory_limit=40MB is too little here"),
+        Extraction(source, Engine(memory_limit="40MB"), tmp_path / "spill") as extraction,
+    ):
+        list(extraction.rows())

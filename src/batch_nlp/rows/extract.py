@@ -38,13 +38,21 @@ from batch_nlp.schemas import (
 from batch_nlp.tables import ParquetSink, from_pandas, quoted
 from batch_nlp.workers import cores, own_threads, read_ahead
 
-PART_ROWS = 100_000
+PART_ROWS = 50_000
 """Rows that are joined at a time, so that a large reference table is not searched too often."""
 
 SHOWN_CHARACTERS = 200
 """How much of an unreadable line a rejected row shows."""
 
+_DATABASE = "extracted"
+_PART = "memory.part"
+"""Not in that database: to compress what is soon forgotten is not worth it."""
+
 _ROW_BITS = 40
+_LARGE_BATCH = 32_000_000
+_TIMES_A_BATCH = 16
+"""How many times a large batch DuckDB holds what is in it."""
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?B)")
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 _ROWS_PER_PROCESS = 10_000
@@ -60,7 +68,7 @@ class Engine:
     ----------
     threads : int or None, default=None
         Threads of DuckDB; None takes every core.
-    memory_limit : str, default="500MB"
+    memory_limit : str, default="250MB"
         What DuckDB may hold in memory; beyond it, it spills.
     spill : str or None, default=None
         Folder for what does not fit; None takes one beside the intermediate data.
@@ -75,7 +83,7 @@ class Engine:
     """
 
     threads: int | None = None
-    memory_limit: str = "500MB"
+    memory_limit: str = "250MB"
     spill: str | None = None
     batch_rows: int = 10_000
     processes: int | None = None
@@ -300,6 +308,7 @@ class Extraction:
         self.targets = targets
         self.counts: dict[str, Counts] = {}
         self.skipped = 0
+        self._raised = 0
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
@@ -308,6 +317,8 @@ class Extraction:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
             # In memory, as far as it goes: what is compressed into a file takes twice as long.
             self._db = undo.enter_context(self.engine.connect(spill=folder))
+            self._run(f"ATTACH ':memory:' AS {_DATABASE} (COMPRESS)")
+            self._run(f"USE {_DATABASE}")
             self._create("rejected", REJECTED)
             for table in REFERENCE_FIELDS:
                 self._load_reference(table)
@@ -380,7 +391,7 @@ class Extraction:
                 continue
             # Only what these rows need of the table goes into the join.
             joins.append(
-                f"LEFT JOIN (SELECT * FROM {table} SEMI JOIN part USING ({key})) {table} "
+                f"LEFT JOIN (SELECT * FROM {table} SEMI JOIN {_PART} USING ({key})) {table} "
                 f"ON {table}.{key} = m.{key}"
             )
             for column in REFERENCE_FIELDS[table]:
@@ -394,22 +405,24 @@ class Extraction:
                 with self._incoming(file, _limited(first, batches, PART_ROWS)):
                     self._run(
                         f"""
-                        CREATE OR REPLACE TABLE part AS
+                        CREATE OR REPLACE TABLE {_PART} AS
                         SELECT {_seq(position)} AS seq, {_texts(file, names)}
                         FROM {file.relation} WHERE {file.problem} IS NULL
                         """
                     )
-                within = "BETWEEN (SELECT min(seq) FROM part) AND (SELECT max(seq) FROM part)"
+                within = (
+                    f"BETWEEN (SELECT min(seq) FROM {_PART}) AND (SELECT max(seq) FROM {_PART})"
+                )
                 self._run(
                     f"""
-                    DELETE FROM part WHERE seq NOT IN (SELECT seq FROM wanted WHERE seq {within})
+                    DELETE FROM {_PART} WHERE seq NOT IN (SELECT seq FROM wanted WHERE seq {within})
                     """
                 )
-                left -= self._count("part")
+                left -= self._count(_PART)
                 yield from self._batches(
                     f"""
                     SELECT {_provenance(self.source.messages)}, {_aliased(columns)}
-                    FROM part m {" ".join(joins)} ORDER BY seq
+                    FROM {_PART} m {" ".join(joins)} ORDER BY seq
                     """
                 )
 
@@ -417,7 +430,8 @@ class Extraction:
     def _incoming(self, table: Table, batches: Iterable[pa.RecordBatch]) -> Iterator[None]:
         """Offer batches of a file as the relation ``incoming``."""
         faults: list[InputError] = []
-        reader = pa.RecordBatchReader.from_batches(table.schema, _watched(batches, faults))
+        watched = _watched(map(self._with_room, batches), faults)
+        reader = pa.RecordBatchReader.from_batches(table.schema, watched)
         self._db.register("incoming", reader)
         try:
             yield
@@ -429,9 +443,22 @@ class Extraction:
         finally:
             self._db.unregister("incoming")
 
+    def _with_room(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Let DuckDB have what it needs for a message of many megabytes, whatever its limit."""
+        needed = _TIMES_A_BATCH * batch.nbytes
+        if batch.nbytes > _LARGE_BATCH and needed > self._raised:
+            # A cursor of its own: the batch is asked for while a statement runs.
+            with self._db.cursor() as cursor:
+                ((shown,),) = cursor.sql("SELECT current_setting('memory_limit')").fetchall()
+                if needed > _bytes_of(shown):
+                    cursor.execute(f"SET GLOBAL memory_limit = '{needed}B'")
+            self._raised = needed
+        return batch
+
     def _batches(self, sql: str) -> Iterator[pa.RecordBatch]:
         # Its own cursor, so that the loop may write to the database while it reads.
         with self._db.cursor() as cursor:
+            cursor.execute(f"USE {_DATABASE}")
             yield from cursor.sql(sql).to_arrow_reader(self.engine.batch_rows)
 
     def _create(self, name: str, schema: pa.Schema) -> None:
@@ -460,6 +487,11 @@ class Extraction:
                     FROM {table.relation}
                     """
                 )
+        self._compress()
+
+    def _compress(self) -> None:
+        """Pack what the tables hold, to about a third; DuckDB does it when it is told to."""
+        self._run(f"CHECKPOINT {_DATABASE}")
 
     def _set_problems_aside(self, name: str, tables: Sequence[Table]) -> int:
         self._run(
@@ -514,7 +546,13 @@ class Extraction:
 
     def _run(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         # Fetched whole: DuckDB takes no other statement while a result is open.
-        return list(self._db.execute(sql, list(values)).fetchall())
+        try:
+            return list(self._db.execute(sql, list(values)).fetchall())
+        except duckdb.OutOfMemoryException as error:
+            message = (
+                f"engine.memory_limit={self.engine.memory_limit} is too little here: set more."
+            )
+            raise InputError(message) from error
 
     def _load_reference(self, table: str) -> None:
         fields, key = REFERENCE_FIELDS[table], REFERENCE_KEYS[table]
@@ -550,6 +588,7 @@ class Extraction:
             counts.delivered += len(accepted)
             counts.rejected += len(frame) - len(accepted)
         self._run(f"DROP TABLE {raw}")
+        self._compress()
         self.counts[table] = counts
 
     def _load_messages(self) -> None:
@@ -567,6 +606,7 @@ class Extraction:
             """
         )
         self._run("DROP TABLE message")
+        self._compress()
         self.counts["extract"] = Counts(read=read, delivered=read - problems, rejected=problems)
         self.counts["deduplicate"] = Counts(
             read=read - problems, delivered=read - problems - repeats, duplicates=repeats
@@ -677,6 +717,18 @@ def _watched(
     except InputError as error:
         faults.append(error)
         raise
+
+
+def _bytes_of(shown: str) -> int:
+    """Read a size as DuckDB shows it.
+
+    Examples
+    --------
+    >>> _bytes_of("2.5 KiB"), _bytes_of("10 bytes")
+    (2560, 10)
+    """
+    number, unit = shown.split(" ")
+    return int(float(number) * 1024 ** "bKMGT".index(unit[0]))
 
 
 def _moment(text: str) -> pd.Timestamp:
