@@ -84,9 +84,11 @@ def test_a_written_index_is_not_made_again(folder: Folder) -> None:
     index = folder.index()
     assert folder.read == ["c"]
     assert found(index, 1, 4, 6) == {"a": [0], "b": [0, 2], "c": [0]}
+    (first,) = folder.written
     folder.add("d", 7, 8, 9, 10)
     index.refresh()
-    assert len(folder.written) == 1  # in the place of the first
+    assert len(folder.written) == 1
+    assert folder.written != [first]
 
 
 def test_what_another_process_has_written_is_taken_over(folder: Folder) -> None:
@@ -99,8 +101,34 @@ def test_what_another_process_has_written_is_taken_over(folder: Folder) -> None:
     folder.read.clear()
     mine.refresh()
     assert folder.written == [written]
-    assert folder.read == ["a", "c", "c"]
+    assert folder.read == ["a", "c"]
     assert found(mine, 1, 4, 6) == {"b": [0], "a": [0], "c": [0]}
+
+
+def test_no_file_is_indexed_twice_where_another_process_writes_meanwhile(folder: Folder) -> None:
+    folder.add("z", 0)
+    mine = folder.index()
+    folder.add("a", *range(1, 6))
+    folder.add("b", *range(6, 11))
+    folder.index()
+    mine.refresh()
+    assert sorted(file.stem for file in mine.files) == ["a", "b", "z"]
+    expected = {"z": [0], "a": [0], "b": [4]}
+    assert found(mine, 0, 1, 10) == found(folder.index(), 0, 1, 10) == expected
+
+
+def test_an_index_that_goes_as_it_is_written_is_kept_in_memory(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = keys_module._Sorted.write
+
+    def write_and_lose(self: keys_module._Sorted, path: Path) -> None:
+        write(self, path)
+        path.unlink()
+
+    monkeypatch.setattr(keys_module._Sorted, "write", write_and_lose)
+    folder.add("a", *range(6))
+    assert found(folder.index(), 5) == {"a": [5]}
 
 
 def test_files_that_have_gone_leave_the_index(folder: Folder) -> None:
@@ -131,11 +159,26 @@ def test_a_damaged_index_is_as_good_as_none(folder: Folder, content: bytes) -> N
     assert folder.read == []
 
 
-def test_an_index_that_counts_wrong_is_damaged(folder: Folder) -> None:
+@pytest.mark.parametrize(
+    ("whole", "damaged"),
+    [
+        (b"[0, 5]", b"[0, 4]"),
+        (b"[0, 5]", b"[1,0,5"),
+        (b"[0, 5]", b"[    ]"),
+        (b'"names"', b'"nomes"'),
+        (b"files", b"folds"),
+        (b'["a.parquet"]', b'"ab.parquet" '),
+    ],
+)
+def test_an_index_that_contradicts_itself_is_damaged(
+    folder: Folder, whole: bytes, damaged: bytes
+) -> None:
     folder.add("a", *range(5))
     folder.index()
     (written,) = folder.written
-    written.write_bytes(written.read_bytes().replace(b"[0, 5]", b"[0, 4]"))
+    content = written.read_bytes()
+    assert whole in content
+    written.write_bytes(content.replace(whole, damaged))
     folder.read.clear()
     assert found(folder.index(), 4) == {"a": [4]}
     assert folder.read == ["a"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ _KEY_CHARACTERS = 32
 
 _KEPT_ROWS = 500_000
 """Keys that a process sorts for itself; with more of them the index is written for all."""
+
+_KEPT_SHARE = 8
+"""Or with such a part of those that are written, so that a large one is not written too often."""
 
 _SUFFIX = ".index"
 _COLUMNS = ("digest", "row")
@@ -75,16 +79,16 @@ class KeyIndex:
         if not self._looked and there:
             self._looked = True
             self._take_over()
-        new = sorted(there.difference(self._kept.names, self._recent.names))
-        held: list[tuple[str, npt.NDArray[np.uint32]]] = []
-        n_held = 0
-        for name in new:
-            held.append((name, short(self._keys_of(self.folder / name))))
-            n_held += len(held[-1][1])
-            if name == new[-1] or n_held >= _KEPT_ROWS:
-                self._recent = self._recent.merged(_Sorted.of(held))
-                held, n_held = [], 0
-            if self._recent.n_rows >= _KEPT_ROWS:
+        while new := sorted(there.difference(self._kept.names, self._recent.names)):
+            most = max(_KEPT_ROWS, self._kept.n_rows // _KEPT_SHARE)
+            held: list[tuple[str, npt.NDArray[np.uint32]]] = []
+            n_rows = self._recent.n_rows
+            while len(held) < len(new) and n_rows < most:
+                name = new[len(held)]
+                held.append((name, short(self._keys_of(self.folder / name))))
+                n_rows += len(held[-1][1])
+            self._recent = self._recent.merged(_Sorted.of(held))
+            if n_rows >= most:
                 self._keep(there)
 
     def rows_of(self, keys: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
@@ -99,14 +103,16 @@ class KeyIndex:
     def _keep(self, there: Iterable[str]) -> None:
         """Write the index of all rows for every process, or take over what another has written."""
         before = self._kept.n_rows
+        others = list(self.folder.glob(f"*{_SUFFIX}"))
         self._take_over()
         if self._kept.n_rows > before:
             return
-        others = list(self.folder.glob(f"*{_SUFFIX}"))
         path = self.folder / f"{uuid4().hex}{_SUFFIX}"
         whole = self._kept.without_gone(there).merged(self._recent.without_gone(there))
         whole.write(path)
-        self._kept, self._recent = _Sorted.read(path), _Sorted.empty()
+        self._kept, self._recent = whole, _Sorted.empty()
+        with suppress(OSError):  # another process has put a larger one in its place
+            self._kept = _Sorted.read(path)
         for other in others:
             with suppress(OSError):
                 other.unlink()
@@ -118,6 +124,7 @@ class KeyIndex:
             with suppress(OSError, ValueError, KeyError):
                 found = _Sorted.read(path)
                 if found.n_rows > self._kept.n_rows:
+                    os.utime(path)  # the last use decides what goes once there is too much
                     covered = {*self._kept.names, *self._recent.names} - set(found.names)
                     self._kept, self._recent = found, self._of_files(sorted(covered))
 
@@ -171,13 +178,13 @@ class _Sorted:
         """
         with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
             batch = reader.get_batch(0)
-        about = json.loads(batch.schema.metadata[b"files"])
+        about = json.loads((batch.schema.metadata or {})[b"files"])
         digests, rows = (batch[name].to_numpy() for name in _COLUMNS)
-        starts = np.array(about["starts"], np.int64)
-        if starts[-1] != len(digests):
-            message = f"{path} has {len(digests)} rows, and says {starts[-1]}."
+        names, starts = tuple(about["names"]), np.array(about["starts"], np.int64)
+        if len(starts) != len(set(names)) + 1 or starts[-1] != len(digests):
+            message = f"{path} says other things of its files than it holds."
             raise ValueError(message)
-        return cls(tuple(about["names"]), starts, digests, rows)
+        return cls(names, starts, digests, rows)
 
     def write(self, path: Path) -> None:
         about = json.dumps({"names": self.names, "starts": self.starts.tolist()})

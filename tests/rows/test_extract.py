@@ -208,7 +208,7 @@ def test_a_limit_below_what_a_statement_needs_is_named(tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(review(f"r{i}")) + "\n" for i in range(3000)))
     source = YelpDataset(review=str(file)).source()
     with (
-        pytest.raises(InputError, match=r"engine\.memory_limit=200KB is too little here: set more"),
+        pytest.raises(InputError, match=r"engine\.memory_limit=200KB is too little, or the disk"),
         Extraction(source, Engine(memory_limit="200KB"), tmp_path / "spill") as extraction,
     ):
         list(extraction.rows())
@@ -217,17 +217,33 @@ def test_a_limit_below_what_a_statement_needs_is_named(tmp_path: Path) -> None:
 def test_a_large_message_gets_what_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract, "_LARGE_BATCH", 1_000_000)
     file = tmp_path / "review.json"
     large = "x" * 9_000_000
     file.write_text(json.dumps(review("r1", text=large)) + "\n" + json.dumps(review("r2")) + "\n")
     source = YelpDataset(review=str(file)).source()
     with Extraction(source, Engine(memory_limit="40MB"), tmp_path / "spill") as extraction:
         texts = [text for batch in extraction.rows() for text in batch["text"].to_pylist()]
+        assert limit_of(extraction) == f"{16 * (len(large) + 64) / 2**20:.1f} MiB"
     assert texts == [large, "text r2"]
-    monkeypatch.setattr(extract, "_LARGE_BATCH", 1_000_000_000)
+    monkeypatch.setattr(extract, "_TIMES_A_MESSAGE", 1)
     with (
-        pytest.raises(InputError, match=r"engine\.memory_limit=40MB is too little here"),
+        pytest.raises(InputError, match=r"engine\.memory_limit=40MB is too little"),
         Extraction(source, Engine(memory_limit="40MB"), tmp_path / "spill") as extraction,
     ):
         list(extraction.rows())
+
+
+@pytest.mark.parametrize("characters", [0, 5000])
+def test_many_messages_do_not_raise_the_limit(tmp_path: Path, characters: int) -> None:
+    file = tmp_path / ("a long name " * 15 + ".json")
+    text = "x" * characters
+    n_rows = 40_000_000 // (characters + 200)
+    file.write_text("".join(json.dumps(review(f"r{i}", text=text)) + "\n" for i in range(n_rows)))
+    source = YelpDataset(review=str(file)).source()
+    with Extraction(source, Engine(memory_limit="200MiB"), tmp_path / "spill") as extraction:
+        assert sum(batch.num_rows for batch in extraction.rows()) == n_rows
+        assert limit_of(extraction) == "200.0 MiB"
+
+
+def limit_of(extraction: Extraction) -> str:
+    return str(extraction._run("SELECT current_setting('memory_limit')")[0][0])

@@ -35,11 +35,14 @@ from batch_nlp.schemas import (
     parse,
     text_schema,
 )
-from batch_nlp.tables import ParquetSink, from_pandas, quoted
+from batch_nlp.tables import BLOCK_BYTES, ParquetSink, from_pandas, quoted
 from batch_nlp.workers import cores, own_threads, read_ahead
 
 PART_ROWS = 50_000
 """Rows that are joined at a time, so that a large reference table is not searched too often."""
+
+PART_BYTES = 32_000_000
+"""Or fewer rows, where they are long: DuckDB holds them several times."""
 
 SHOWN_CHARACTERS = 200
 """How much of an unreadable line a rejected row shows."""
@@ -49,9 +52,8 @@ _PART = "memory.part"
 """Not in that database: to compress what is soon forgotten is not worth it."""
 
 _ROW_BITS = 40
-_LARGE_BATCH = 32_000_000
-_TIMES_A_BATCH = 16
-"""How many times a large batch DuckDB holds what is in it."""
+_TIMES_A_MESSAGE = 16
+"""How many times DuckDB may hold a message of many megabytes at once, and some more."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?B)")
 _UNITS = ("B", "KB", "MB", "GB", "TB")
@@ -308,7 +310,7 @@ class Extraction:
         self.targets = targets
         self.counts: dict[str, Counts] = {}
         self.skipped = 0
-        self._raised = 0
+        self._enough = 0
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
@@ -400,9 +402,9 @@ class Extraction:
                     columns[name] = f"coalesce(m.{quoted(name)}, {table}.{quoted(column)})"
         left = self.n_rows
         for position, file in enumerate(self.source.messages):
-            batches = iter(file.batches())
+            batches = _small(file.batches())
             while left and (first := next(batches, None)):
-                with self._incoming(file, _limited(first, batches, PART_ROWS)):
+                with self._incoming(file, _part(first, batches)):
                     self._run(
                         f"""
                         CREATE OR REPLACE TABLE {_PART} AS
@@ -445,21 +447,46 @@ class Extraction:
 
     def _with_room(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Let DuckDB have what it needs for a message of many megabytes, whatever its limit."""
-        needed = _TIMES_A_BATCH * batch.nbytes
-        if batch.nbytes > _LARGE_BATCH and needed > self._raised:
+        needed = _TIMES_A_MESSAGE * max(map(_longest, batch.columns), default=0)
+        if needed > self._enough:
             # A cursor of its own: the batch is asked for while a statement runs.
             with self._db.cursor() as cursor:
                 ((shown,),) = cursor.sql("SELECT current_setting('memory_limit')").fetchall()
-                if needed > _bytes_of(shown):
+                self._enough = _bytes_of(shown)
+                if needed > self._enough:
                     cursor.execute(f"SET GLOBAL memory_limit = '{needed}B'")
-            self._raised = needed
+                    self._enough = needed
         return batch
 
     def _batches(self, sql: str) -> Iterator[pa.RecordBatch]:
         # Its own cursor, so that the loop may write to the database while it reads.
         with self._db.cursor() as cursor:
             cursor.execute(f"USE {_DATABASE}")
-            yield from cursor.sql(sql).to_arrow_reader(self.engine.batch_rows)
+            with self._limited():
+                reader = cursor.sql(sql).to_arrow_reader(self.engine.batch_rows)
+            while True:
+                with self._limited():
+                    batch = next(reader, None)
+                if batch is None:
+                    return
+                yield batch
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Name the setting where DuckDB has not enough memory, or no room to spill to.
+
+        Raises
+        ------
+        InputError
+        """
+        try:
+            yield
+        except duckdb.OutOfMemoryException as error:
+            message = (
+                f"engine.memory_limit={self.engine.memory_limit} is too little, or the disk is "
+                f"full: {str(error).splitlines()[0]}"
+            )
+            raise InputError(message) from error
 
     def _create(self, name: str, schema: pa.Schema) -> None:
         self._append(name, schema.empty_table(), verb=f"CREATE TABLE {name} AS")
@@ -546,13 +573,8 @@ class Extraction:
 
     def _run(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         # Fetched whole: DuckDB takes no other statement while a result is open.
-        try:
+        with self._limited():
             return list(self._db.execute(sql, list(values)).fetchall())
-        except duckdb.OutOfMemoryException as error:
-            message = (
-                f"engine.memory_limit={self.engine.memory_limit} is too little here: set more."
-            )
-            raise InputError(message) from error
 
     def _load_reference(self, table: str) -> None:
         fields, key = REFERENCE_FIELDS[table], REFERENCE_KEYS[table]
@@ -681,15 +703,23 @@ def _texts(table: Table, names: Sequence[str]) -> str:
     return _aliased({name: f"CAST({table.columns.get(name, 'NULL')} AS VARCHAR)" for name in names})
 
 
-def _limited(
-    first: pa.RecordBatch, rest: Iterator[pa.RecordBatch], n_rows: int
-) -> Iterator[pa.RecordBatch]:
-    """Give the first batch and as many more as make up `n_rows`."""
+def _small(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Cut batches so that none has more than a block of a text file, but where one row does."""
+    for batch in batches:
+        pieces = max(1, -(-batch.nbytes // BLOCK_BYTES))
+        size = max(1, batch.num_rows // pieces)
+        for start in range(0, batch.num_rows, size):
+            yield batch.slice(start, size)
+
+
+def _part(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Give the first batch and as many more as are joined at a time."""
     yield first
-    given = first.num_rows
-    while given < n_rows and (batch := next(rest, None)):
+    rows, size = first.num_rows, first.nbytes
+    while rows < PART_ROWS and size < PART_BYTES and (batch := next(rest, None)):
         yield batch
-        given += batch.num_rows
+        rows += batch.num_rows
+        size += batch.nbytes
 
 
 def _batched(batches: Iterable[pa.RecordBatch], n_rows: int) -> Iterator[pa.RecordBatch]:
@@ -717,6 +747,21 @@ def _watched(
     except InputError as error:
         faults.append(error)
         raise
+
+
+def _longest(column: pa.Array) -> int:
+    """Give the bytes of the longest text of a column; 0 where it has none.
+
+    Examples
+    --------
+    >>> _longest(pa.array(["one", "three"])), _longest(pa.array([None], pa.string()))
+    (5, 0)
+    >>> _longest(pa.array([3]))
+    0
+    """
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return 0
+    return int(pc.max(pc.binary_length(column)).as_py() or 0)
 
 
 def _bytes_of(shown: str) -> int:
