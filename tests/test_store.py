@@ -386,3 +386,30 @@ def test_keys_of_one_digest_are_told_apart(
         found = store.features(part)
         pd.testing.assert_frame_equal(found, expected.loc[part.index])
     assert store.usage.computed == 9
+
+
+def test_a_written_index_serves_the_store(
+    tmp_path: Path, one: Kernel, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys_module, "_KEPT_ROWS", 4)
+    rows = typed(one, *({"text": f"{number} words"} for number in range(9)))
+    whole = FeatureStore(tmp_path, one, Clock()).features(rows)
+    pd.testing.assert_frame_equal(FeatureStore(tmp_path, one, Clock()).features(rows), whole)
+    kinds = {path.parts[-3] for path in tmp_path.rglob("*.index")}
+    assert kinds == {"rows", "vectors"}
+    for path in tmp_path.glob("rows/*/*.parquet"):
+        path.unlink()
+    store = FeatureStore(tmp_path, one, Clock())
+    pd.testing.assert_frame_equal(store.features(rows), whole)
+    assert (store.usage.computed, store.usage.embedded) == (9, 0)
+
+
+def test_room_is_made_of_indexes_too(tmp_path: Path) -> None:
+    older, newer = (tmp_path / "rows" / "x" / name for name in ("a.index", "b.parquet"))
+    older.parent.mkdir(parents=True)
+    for age, path in ((2, older), (1, newer)):
+        path.write_bytes(b"x" * 10)
+        os.utime(path, (1_000 - age, 1_000 - age))
+    assert make_room(tmp_path, 15) == 10
+    assert not older.exists()
+    assert newer.exists()
