@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -81,8 +82,10 @@ def test_a_written_index_is_not_made_again(folder: Folder) -> None:
     assert len(folder.written) == 1
     folder.add("c", 6)
     folder.read.clear()
+    os.utime(folder.written[0], (1_000, 1_000))
     index = folder.index()
     assert folder.read == ["c"]
+    assert folder.written[0].stat().st_mtime > 1_000  # used
     assert found(index, 1, 4, 6) == {"a": [0], "b": [0, 2], "c": [0]}
     (first,) = folder.written
     folder.add("d", 7, 8, 9, 10)
@@ -103,6 +106,19 @@ def test_what_another_process_has_written_is_taken_over(folder: Folder) -> None:
     assert folder.written == [written]
     assert folder.read == ["a", "c"]
     assert found(mine, 1, 4, 6) == {"b": [0], "a": [0], "c": [0]}
+
+
+def test_a_large_index_is_written_less_often(folder: Folder) -> None:
+    folder.add("a", *range(80))
+    index = folder.index()
+    (first,) = folder.written
+    folder.add("b", *range(80, 89))
+    index.refresh()
+    assert folder.written == [first]
+    folder.add("c", 89)
+    index.refresh()
+    assert folder.written != [first]
+    assert found(index, 79, 88, 89) == {"a": [79], "b": [8], "c": [0]}
 
 
 def test_no_file_is_indexed_twice_where_another_process_writes_meanwhile(folder: Folder) -> None:

@@ -124,9 +124,10 @@ class KeyIndex:
             with suppress(OSError, ValueError, KeyError):
                 found = _Sorted.read(path)
                 if found.n_rows > self._kept.n_rows:
-                    os.utime(path)  # the last use decides what goes once there is too much
                     covered = {*self._kept.names, *self._recent.names} - set(found.names)
                     self._kept, self._recent = found, self._of_files(sorted(covered))
+                    # The last use decides what goes once there is too much.
+                    os.utime(path)
 
     def _of_files(self, names: Iterable[str]) -> _Sorted:
         return _Sorted.of([(name, short(self._keys_of(self.folder / name))) for name in names])

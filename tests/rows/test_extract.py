@@ -233,6 +233,34 @@ def test_a_large_message_gets_what_it_needs(
         list(extraction.rows())
 
 
+def test_long_messages_are_joined_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract, "PART_BYTES", 3000)
+    monkeypatch.setattr(extract, "PART_ROWS", 40)
+    small = extract._small
+    monkeypatch.setattr(extract, "_small", lambda batch, most=1000: small(batch, most))
+    file = tmp_path / "review.json"
+    file.write_text("".join(json.dumps(review(f"r{i}")) + "\n" for i in range(100)))
+    sizes = []
+    run = Extraction._run
+
+    def counted(self: Extraction, sql: str, *values: Any) -> Any:
+        result = run(self, sql, *values)
+        if "CREATE OR REPLACE TABLE memory.part" in sql:
+            sizes.append(run(self, "SELECT count(*) FROM memory.part")[0][0])
+        return result
+
+    monkeypatch.setattr(Extraction, "_run", counted)
+    with Extraction(
+        YelpDataset(review=str(file)).source(), Engine(), tmp_path / "spill"
+    ) as extraction:
+        ids = [each for batch in extraction.rows() for each in batch["id"].to_pylist()]
+    assert ids == [f"r{i}" for i in range(100)]
+    assert sum(sizes) == 100
+    assert 5 < max(sizes) < 40
+
+
 @pytest.mark.parametrize("characters", [0, 5000])
 def test_many_messages_do_not_raise_the_limit(tmp_path: Path, characters: int) -> None:
     file = tmp_path / ("a long name " * 15 + ".json")

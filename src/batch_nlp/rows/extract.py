@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from uuid import uuid4
@@ -402,7 +403,7 @@ class Extraction:
                     columns[name] = f"coalesce(m.{quoted(name)}, {table}.{quoted(column)})"
         left = self.n_rows
         for position, file in enumerate(self.source.messages):
-            batches = _small(file.batches())
+            batches = chain.from_iterable(map(_small, file.batches()))
             while left and (first := next(batches, None)):
                 with self._incoming(file, _part(first, batches)):
                     self._run(
@@ -481,7 +482,10 @@ class Extraction:
         """
         try:
             yield
-        except duckdb.OutOfMemoryException as error:
+        # Within a reader of Arrow batches it is an OSError.
+        except (duckdb.OutOfMemoryException, OSError) as error:
+            if "Out of Memory" not in str(error):
+                raise
             message = (
                 f"engine.memory_limit={self.engine.memory_limit} is too little, or the disk is "
                 f"full: {str(error).splitlines()[0]}"
@@ -703,13 +707,21 @@ def _texts(table: Table, names: Sequence[str]) -> str:
     return _aliased({name: f"CAST({table.columns.get(name, 'NULL')} AS VARCHAR)" for name in names})
 
 
-def _small(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Cut batches so that none has more than a block of a text file, but where one row does."""
-    for batch in batches:
-        pieces = max(1, -(-batch.nbytes // BLOCK_BYTES))
-        size = max(1, batch.num_rows // pieces)
-        for start in range(0, batch.num_rows, size):
-            yield batch.slice(start, size)
+def _small(batch: pa.RecordBatch, most: int = BLOCK_BYTES) -> Iterator[pa.RecordBatch]:
+    """Cut a batch so that no piece but a single row has more than `most` bytes; none is empty.
+
+    Examples
+    --------
+    >>> batch = pa.record_batch({"text": ["x" * 100, "", "y", "z"]})
+    >>> [piece.num_rows for piece in _small(batch, 80)]
+    [1, 1, 2]
+    """
+    if batch.num_rows > 1 and batch.nbytes > most:
+        half = batch.num_rows // 2
+        yield from _small(batch.slice(0, half), most)
+        yield from _small(batch.slice(half), most)
+    elif batch.num_rows:
+        yield batch
 
 
 def _part(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
