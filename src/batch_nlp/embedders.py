@@ -703,7 +703,7 @@ def _pack_weights(model: Any) -> None:
     if not torch.backends.mkldnn.is_available():
         return
 
-    class PackedLinear(torch.nn.Module):
+    class PackedLinear(torch.nn.Module):  # type: ignore[misc]
         def __init__(self, linear: torch.nn.Linear) -> None:
             super().__init__()
             self.weight = linear.weight.detach().to_mkldnn()
