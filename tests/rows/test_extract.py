@@ -203,13 +203,23 @@ def test_real_reviews_with_users(read_rows: Read, shared_data: Path) -> None:
     assert got.accepted["stars"].tolist() == [row["stars"] for row in rows_of(paths["review"])]
 
 
+def extraction_of(
+    folder: Path, rows: list[dict[str, Any]], *, name: str = "review.json", **engine: Any
+) -> Extraction:
+    file = folder / name
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Extraction(YelpDataset(review=str(file)).source(), Engine(**engine), folder / "spill")
+
+
+def limit_of(extraction: Extraction) -> str:
+    return str(extraction._run("SELECT current_setting('memory_limit')")[0][0])
+
+
 def test_a_limit_below_what_a_statement_needs_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "review.json"
-    file.write_text("".join(json.dumps(review(f"r{i}")) + "\n" for i in range(3000)))
-    source = YelpDataset(review=str(file)).source()
+    rows = [review(f"r{i}") for i in range(3000)]
     with (
         pytest.raises(InputError, match=r"engine\.memory_limit=200KB is too little, or the disk"),
-        Extraction(source, Engine(memory_limit="200KB"), tmp_path / "spill") as extraction,
+        extraction_of(tmp_path, rows, memory_limit="200KB") as extraction,
     ):
         list(extraction.rows())
 
@@ -217,18 +227,16 @@ def test_a_limit_below_what_a_statement_needs_is_named(tmp_path: Path) -> None:
 def test_a_large_message_gets_what_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "review.json"
-    large = "x" * 9_000_000
-    file.write_text(json.dumps(review("r1", text=large)) + "\n" + json.dumps(review("r2")) + "\n")
-    source = YelpDataset(review=str(file)).source()
-    with Extraction(source, Engine(memory_limit="40MB"), tmp_path / "spill") as extraction:
+    rows = [review("r1", text="x" * 9_000_000), review("r2")]
+    longest = len(json.dumps(rows[0]))
+    with extraction_of(tmp_path, rows, memory_limit="40MB") as extraction:
         texts = [text for batch in extraction.rows() for text in batch["text"].to_pylist()]
-        assert limit_of(extraction) == f"{16 * (len(large) + 64) / 2**20:.1f} MiB"
-    assert texts == [large, "text r2"]
+        assert limit_of(extraction) == f"{16 * longest / 2**20:.1f} MiB"
+    assert texts == [row["text"] for row in rows]
     monkeypatch.setattr(extract, "_TIMES_A_MESSAGE", 1)
     with (
         pytest.raises(InputError, match=r"engine\.memory_limit=40MB is too little"),
-        Extraction(source, Engine(memory_limit="40MB"), tmp_path / "spill") as extraction,
+        extraction_of(tmp_path, rows, memory_limit="40MB") as extraction,
     ):
         list(extraction.rows())
 
@@ -240,8 +248,6 @@ def test_long_messages_are_joined_few_at_a_time(
     monkeypatch.setattr(extract, "PART_ROWS", 40)
     small = extract._small
     monkeypatch.setattr(extract, "_small", lambda batch, most=1000: small(batch, most))
-    file = tmp_path / "review.json"
-    file.write_text("".join(json.dumps(review(f"r{i}")) + "\n" for i in range(100)))
     sizes = []
     run = Extraction._run
 
@@ -252,26 +258,19 @@ def test_long_messages_are_joined_few_at_a_time(
         return result
 
     monkeypatch.setattr(Extraction, "_run", counted)
-    with Extraction(
-        YelpDataset(review=str(file)).source(), Engine(), tmp_path / "spill"
-    ) as extraction:
+    names = [f"r{i}" for i in range(100)]
+    with extraction_of(tmp_path, [review(name) for name in names]) as extraction:
         ids = [each for batch in extraction.rows() for each in batch["id"].to_pylist()]
-    assert ids == [f"r{i}" for i in range(100)]
+    assert ids == names
     assert sum(sizes) == 100
     assert 5 < max(sizes) < 40
 
 
 @pytest.mark.parametrize("characters", [0, 5000])
 def test_many_messages_do_not_raise_the_limit(tmp_path: Path, characters: int) -> None:
-    file = tmp_path / ("a long name " * 15 + ".json")
-    text = "x" * characters
     n_rows = 40_000_000 // (characters + 200)
-    file.write_text("".join(json.dumps(review(f"r{i}", text=text)) + "\n" for i in range(n_rows)))
-    source = YelpDataset(review=str(file)).source()
-    with Extraction(source, Engine(memory_limit="200MiB"), tmp_path / "spill") as extraction:
+    rows = [review(f"r{i}", text="x" * characters) for i in range(n_rows)]
+    name = "a long name " * 15 + ".json"
+    with extraction_of(tmp_path, rows, name=name, memory_limit="200MiB") as extraction:
         assert sum(batch.num_rows for batch in extraction.rows()) == n_rows
         assert limit_of(extraction) == "200.0 MiB"
-
-
-def limit_of(extraction: Extraction) -> str:
-    return str(extraction._run("SELECT current_setting('memory_limit')")[0][0])
