@@ -266,6 +266,21 @@ def test_long_messages_are_joined_few_at_a_time(
     assert 5 < max(sizes) < 40
 
 
+@pytest.mark.parametrize(("limit", "packed"), [("20MB", True), ("1GB", False)])
+def test_tables_are_compressed_where_memory_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, packed: bool
+) -> None:
+    said = []
+    run = Extraction._run
+    monkeypatch.setattr(
+        Extraction, "_run", lambda self, sql, *values: said.append(sql) or run(self, sql, *values)
+    )
+    rows = [review(f"a review with a long name {i}") for i in range(100_000)]
+    with extraction_of(tmp_path, rows, memory_limit=limit) as extraction:
+        assert sum(batch.num_rows for batch in extraction.rows()) == len(rows)
+    assert any("CHECKPOINT" in sql for sql in said) == packed
+
+
 @pytest.mark.parametrize("characters", [0, 5000])
 def test_many_messages_do_not_raise_the_limit(tmp_path: Path, characters: int) -> None:
     n_rows = 40_000_000 // (characters + 200)

@@ -52,6 +52,9 @@ _DATABASE = "extracted"
 _PART = "memory.part"
 """Not in that database: to compress what is soon forgotten is not worth it."""
 
+_PACKED_FROM = 4
+"""Tables are compressed that take more than one in so many parts of the memory."""
+
 _ROW_BITS = 40
 _TIMES_A_MESSAGE = 16
 """How many times DuckDB may hold a message of many megabytes at once, and some more."""
@@ -521,8 +524,12 @@ class Extraction:
         self._compress()
 
     def _compress(self) -> None:
-        """Pack what the tables hold, to about a third; DuckDB does it when it is told to."""
-        self._run(f"CHECKPOINT {_DATABASE}")
+        """Pack what the tables hold, to about a third, where it takes much of the memory."""
+        ((held, limit),) = self._run(
+            "SELECT sum(memory_usage_bytes), current_setting('memory_limit') FROM duckdb_memory()"
+        )
+        if held * _PACKED_FROM > _bytes_of(limit):
+            self._run(f"CHECKPOINT {_DATABASE}")
 
     def _set_problems_aside(self, name: str, tables: Sequence[Table]) -> int:
         self._run(
