@@ -199,7 +199,7 @@ def test_a_name_that_tells_nothing(name: str) -> None:
 def test_lines_are_numbered_whatever_the_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr(tables, "BLOCK_BYTES", block)
+    monkeypatch.setattr(tables, "LINES_BYTES", block)
     path = tmp_path / "m.jsonl.gz"
     text = "\ufeffone\n\n  \nf\u00f6ur\r\n" + "\U0001f600" * 5 + "\nlast"
     path.write_bytes(gzip.compress(text.encode()))

@@ -21,6 +21,7 @@ from threading import Event
 from typing import Any, BinaryIO, Self, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -32,7 +33,10 @@ from batch_nlp.workers import own_threads
 BLOCK_BYTES = 1 << 24
 """Bytes read at a time; a CSV record must fit in one block."""
 
-_HASHED_BYTES = 1 << 20  # stays in the processor's cache
+LINES_BYTES = 1 << 21
+"""Bytes of lines read at a time: few enough to stay in the processor's cache."""
+
+_HASHED_BYTES = 1 << 20
 
 PROVENANCE = ("source", "row", "problem")
 """Columns that every reader puts before the file's own."""
@@ -406,27 +410,21 @@ def read_lines(path: str | Path, offset: int = 0, number: int = 1) -> Iterator[p
         ``source`` (str), ``row`` (line number from 1), ``problem`` (what is wrong with the
         line's bytes, else null) and ``line`` (str). Blank lines are counted and left out.
     """
-    rest = b""
     with _decompressed(path) as stream:
         stream.seek(offset)
         if not offset and stream.peek(3).startswith(b"\xef\xbb\xbf"):  # type: ignore[attr-defined]
             stream.read(3)
-        while block := stream.read(BLOCK_BYTES):
-            end = block.rfind(b"\n") + 1
-            if not end:
-                rest += block
-                continue
-            yield _lines_batch(path, rest + block[:end], number)
-            number += block.count(b"\n")
-            rest = block[end:]
-        if rest:
-            yield _lines_batch(path, rest + b"\n", number)
+        while block := stream.read(LINES_BYTES) + stream.readline():
+            whole = block if block.endswith(b"\n") else block + b"\n"
+            ends = np.flatnonzero(np.frombuffer(whole, np.uint8) == ord("\n")) + 1
+            yield _lines_batch(path, whole, ends, number)
+            number += len(ends)
 
 
-def _lines_batch(path: str | Path, block: bytes, number: int) -> pa.RecordBatch:
-    """Give the lines of a block that ends with the end of a line."""
-    characters = np.frombuffer(block, np.uint8)
-    ends = np.flatnonzero(characters == ord("\n")) + 1
+def _lines_batch(
+    path: str | Path, block: bytes, ends: npt.NDArray[np.int64], number: int
+) -> pa.RecordBatch:
+    """Give the lines of a block by where they end."""
     offsets = np.concatenate([[0], ends]).astype(np.int32)
     whole = pa.Array.from_buffers(
         pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(block)]
@@ -435,14 +433,15 @@ def _lines_batch(path: str | Path, block: bytes, number: int) -> pa.RecordBatch:
     lines = pc.ascii_rtrim(lines, "\n")
     rows = pa.array(np.arange(number, number + len(ends)))
     # Only a line that begins with white space may hold nothing else.
-    if (characters[offsets[:-1]] <= ord(" ")).any():
+    if (np.frombuffer(block, np.uint8)[offsets[:-1]] <= ord(" ")).any():
         kept = pc.not_equal(pc.ascii_trim_whitespace(lines), "")
         lines, problem, rows = (each.filter(kept) for each in (lines, problem, rows))
-    columns = [_constant(str(path), len(rows)), rows, problem, lines]
+    columns = [constant(str(path), len(rows)), rows, problem, lines]
     return pa.RecordBatch.from_arrays(columns, [*PROVENANCE, "line"])
 
 
-def _constant(value: str, n: int) -> pa.Array:
+def constant(value: str, n: int) -> pa.Array:
+    """Give an array of `n` times the same text."""
     encoded = value.encode()
     offsets = np.arange(n + 1, dtype=np.int32) * len(encoded)
     return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(encoded * n))
@@ -603,7 +602,7 @@ def _csv_batches(
             number += 1
         texts, problems = zip(*(_decoded(column) for column in batch.columns), strict=True)
         provenance = [
-            _constant(str(path), batch.num_rows),
+            constant(str(path), batch.num_rows),
             pa.array(rows, pa.int64()),
             pc.coalesce(*problems),
         ]
@@ -648,7 +647,7 @@ def _unnamed(position: int, taken: set[str]) -> str:
 def _broken_records(path: str | Path, broken: dict[int, str], header: list[str]) -> pa.RecordBatch:
     nothing = pa.nulls(len(broken), pa.string())
     columns = [
-        _constant(str(path), len(broken)),
+        constant(str(path), len(broken)),
         pa.array([number - 1 for number in broken], pa.int64()),
         pa.array(list(broken.values()), pa.string()),
         *[nothing] * len(header),
@@ -673,7 +672,7 @@ def read_parquet(path: str | Path, *, batch_rows: int = 20_000) -> Iterator[pa.R
     with _parquet_file(path) as file:
         for batch in file.iter_batches(batch_size=batch_rows):
             provenance = [
-                _constant(str(path), batch.num_rows),
+                constant(str(path), batch.num_rows),
                 pa.array(range(row, row + batch.num_rows), pa.int64()),
                 pa.nulls(batch.num_rows, pa.string()),
             ]

@@ -17,6 +17,7 @@ import pytest
 
 from batch_nlp import tables
 from batch_nlp.logs import Clock
+from batch_nlp.rows import extract
 from batch_nlp.rows.datasets import MessagesDataset
 from batch_nlp.rows.extract import Engine, Extraction
 from batch_nlp.rows.stream import RowStream
@@ -63,7 +64,7 @@ class Alive:
 
 
 def test_few_batches_are_alive_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "BLOCK_BYTES", 2048)
+    monkeypatch.setattr(tables, "LINES_BYTES", 2048)
     blocks, batches, frames = Alive(), Alive(), Alive()
     stream = stream_of(many(tmp_path / "m.jsonl", 600), batch_rows=20)
     table = stream.source.messages[0]
@@ -145,7 +146,8 @@ def peaks(path: Path, n_rows: int) -> tuple[int, int]:
 def test_ten_times_the_rows_take_the_same_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(tables, "LINES_BYTES", 1 << 16)
+    monkeypatch.setattr(extract, "PART_ROWS", 250)
     peaks(tmp_path / "first.jsonl", 300)  # what is imported and cached once
     few = peaks(tmp_path / "few.jsonl", 600)
     many_ = peaks(tmp_path / "many.jsonl", 6_000)

@@ -249,15 +249,14 @@ def test_long_messages_are_joined_few_at_a_time(
     small = extract._small
     monkeypatch.setattr(extract, "_small", lambda batch, most=1000: small(batch, most))
     sizes = []
-    run = Extraction._run
+    part = Extraction._part
 
-    def counted(self: Extraction, sql: str, *values: Any) -> Any:
-        result = run(self, sql, *values)
-        if "CREATE OR REPLACE TABLE memory.part" in sql:
-            sizes.append(run(self, "SELECT count(*) FROM memory.part")[0][0])
-        return result
+    def counted(self: Extraction, *args: Any) -> Any:
+        found = part(self, *args)
+        sizes.append(found.num_rows)
+        return found
 
-    monkeypatch.setattr(Extraction, "_run", counted)
+    monkeypatch.setattr(Extraction, "_part", counted)
     names = [f"r{i}" for i in range(100)]
     with extraction_of(tmp_path, [review(name) for name in names]) as extraction:
         ids = [each for batch in extraction.rows() for each in batch["id"].to_pylist()]

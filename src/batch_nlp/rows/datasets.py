@@ -42,12 +42,6 @@ Files = str | list[str]
 RESERVED = (*PROVENANCE, "seq", "shown", "key", "text_key", "vector", "failures")
 """Columns that the program puts beside a message's own."""
 
-_NO_NUMBER = r"""(
-    len(list_filter(parsed, lambda value: strlen(value) <= strlen('-infinity')
-        AND ltrim(lower(value), '-') IN ('nan', 'inf', 'infinity'))) > 0
-    AND regexp_matches(regexp_replace(line, '"(\\.|[^"\\])*"', '', 'g'), '(?i)nan|inf'))"""
-"""SQL for a line with a NaN or infinity, which JSON lacks and DuckDB takes, in what is read."""
-
 _JSON_SPACE = "chr(9) || chr(13) || ' '"
 
 MESSAGE_FILES = ("review", "path")
@@ -213,10 +207,10 @@ def open_table(
         reader.schema,
         columns,
         # Read once: TRY gives null for what is no JSON, and only an object begins with a brace.
-        relation=f"""(
+        relation=rf"""(
             SELECT source, "row", line, parsed, coalesce(problem, CASE
-                WHEN parsed IS NULL OR {_NO_NUMBER} THEN 'valid JSON'
-                WHEN NOT starts_with(ltrim(line, {_JSON_SPACE}), '{{') THEN 'a JSON object'
+                WHEN parsed IS NULL OR {_no_number(len(keys))} THEN 'valid JSON'
+                WHEN NOT regexp_matches(line, '^[\t\r ]*\{{') THEN 'a JSON object'
                 END) AS problem
             FROM (SELECT *, CASE WHEN problem IS NULL
                 THEN TRY(json_extract_string(line, [{pointers}]::VARCHAR[])) END AS parsed
@@ -224,6 +218,19 @@ def open_table(
         shown="line",
         behind=reader.behind,
     )
+
+
+def _no_number(n_parsed: int) -> str:
+    """Find by SQL lines with a NaN or infinity, which JSON lacks and DuckDB takes, in what is read.
+
+    Quoted they are texts, so that a value alone does not tell.
+    """
+    found = " OR ".join(
+        f"regexp_full_match(parsed[{i}], '(?i)-?(nan|inf|infinity)')"
+        for i in range(1, n_parsed + 1)
+    )
+    unquoted = r"""regexp_replace(line, '"(\\.|[^"\\])*"', '', 'g')"""
+    return f"(({found}) AND regexp_matches({unquoted}, '(?i)nan|inf'))"
 
 
 def _json_pointer(key: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self
 from uuid import uuid4
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,7 +37,7 @@ from batch_nlp.schemas import (
     parse,
     text_schema,
 )
-from batch_nlp.tables import BLOCK_BYTES, ParquetSink, from_pandas, quoted
+from batch_nlp.tables import BLOCK_BYTES, ParquetSink, constant, from_pandas, quoted
 from batch_nlp.workers import cores, own_threads, read_ahead
 
 PART_ROWS = 50_000
@@ -49,9 +50,6 @@ SHOWN_CHARACTERS = 200
 """How much of an unreadable line a rejected row shows."""
 
 _DATABASE = "extracted"
-_PART = "memory.part"
-"""Not in that database: to compress what is soon forgotten is not worth it."""
-
 _PACKED_FROM = 4
 """Tables are compressed that take more than one in so many parts of the memory."""
 
@@ -386,51 +384,71 @@ class Extraction:
             raise InputError(message)
 
     def _joined(self) -> Iterator[pa.RecordBatch]:
-        names = [name for name in self.source.fields if self.targets or name not in TARGETS]
-        columns = {
-            name: f"m.{quoted(name)}" if name in names else "NULL::VARCHAR"
-            for name in self.source.fields
-        }
-        joins = []
-        for table, key in REFERENCE_KEYS.items():
-            if not self.source.references.get(table):
-                continue
-            # Only what these rows need of the table goes into the join.
-            joins.append(
-                f"LEFT JOIN (SELECT * FROM {table} SEMI JOIN {_PART} USING ({key})) {table} "
-                f"ON {table}.{key} = m.{key}"
-            )
-            for column in REFERENCE_FIELDS[table]:
-                if column != key:
-                    name = joined_name(table, column)
-                    columns[name] = f"coalesce(m.{quoted(name)}, {table}.{quoted(column)})"
         left = self.n_rows
         for position, file in enumerate(self.source.messages):
             batches = chain.from_iterable(map(_small, file.batches()))
             while left and (first := next(batches, None)):
                 with self._incoming(file, _part(first, batches)):
-                    self._run(
-                        f"""
-                        CREATE OR REPLACE TABLE {_PART} AS
-                        SELECT {_seq(position)} AS seq, {_texts(file, names)}
-                        FROM {file.relation} WHERE {file.problem} IS NULL
-                        """
-                    )
-                within = (
-                    f"BETWEEN (SELECT min(seq) FROM {_PART}) AND (SELECT max(seq) FROM {_PART})"
-                )
-                self._run(
-                    f"""
-                    DELETE FROM {_PART} WHERE seq NOT IN (SELECT seq FROM wanted WHERE seq {within})
-                    """
-                )
-                left -= self._count(_PART)
-                yield from self._batches(
-                    f"""
-                    SELECT {_provenance(self.source.messages)}, {_aliased(columns)}
-                    FROM {_PART} m {" ".join(joins)} ORDER BY seq
-                    """
-                )
+                    part = self._part(position, file)
+                left -= part.num_rows
+                if part.num_rows:
+                    yield self._with_references(part)
+
+    def _part(self, position: int, file: Table) -> pa.Table:
+        """Give what is wanted of the rows on offer: ``source``, ``row`` and the file's columns."""
+        # Without ORDER BY: a plain statement keeps the order of what it reads.
+        found = self._table(
+            f"""
+            SELECT {_seq(position)} AS seq, "row", {_texts(file, self._names)} FROM {file.relation}
+            """
+        )
+        seq = found["seq"].to_numpy()
+        bounds = f"BETWEEN {seq.min()} AND {seq.max()}"
+        wanted = self._table(f"SELECT seq FROM wanted WHERE seq {bounds}")["seq"].to_numpy()
+        part = found.set_column(0, "source", constant(file.path, len(seq)))
+        kept = np.isin(seq, wanted, assume_unique=True)
+        return part if kept.all() else part.filter(kept)
+
+    @property
+    def _names(self) -> list[str]:
+        return [name for name in self.source.fields if self.targets or name not in TARGETS]
+
+    def _with_references(self, part: pa.Table) -> pa.RecordBatch:
+        """Give a part with the columns of the joined tables, where it has none of its own."""
+        tables = {
+            table: key for table, key in REFERENCE_KEYS.items() if self.source.references.get(table)
+        }
+        columns = {name: part[name] for name in part.column_names}
+        if tables:
+            found = self._looked_up(part.select(list(tables.values())), tables)
+            for name in found.column_names:
+                columns[name] = pc.coalesce(part[name], found[name])
+        for name in self.source.fields:
+            columns.setdefault(name, pa.nulls(part.num_rows, pa.string()))
+        order = ["source", "row", *self.source.fields]
+        whole = pa.table({name: columns[name] for name in order})
+        return whole.combine_chunks().to_batches()[0]
+
+    def _looked_up(self, keys: pa.Table, tables: Mapping[str, str]) -> pa.Table:
+        """Give the columns of `tables`, of which `keys` names a row each, in that order."""
+        columns = {
+            joined_name(table, column): f"{table}.{quoted(column)}"
+            for table, key in tables.items()
+            for column in REFERENCE_FIELDS[table]
+            if column != key
+        }
+        # Only what these rows need of a table goes into the join.
+        joins = [
+            f"LEFT JOIN (SELECT * FROM {table} SEMI JOIN part USING ({key})) {table} USING ({key})"
+            for table, key in tables.items()
+        ]
+        self._db.register("part", keys.append_column("at", pa.array(np.arange(len(keys)))))
+        try:
+            return self._table(
+                f"SELECT {_aliased(columns)} FROM part {' '.join(joins)} ORDER BY part.at"
+            )
+        finally:
+            self._db.unregister("part")
 
     @contextmanager
     def _incoming(self, table: Table, batches: Iterable[pa.RecordBatch]) -> Iterator[None]:
@@ -586,6 +604,10 @@ class Extraction:
         # Fetched whole: DuckDB takes no other statement while a result is open.
         with self._limited():
             return list(self._db.execute(sql, list(values)).fetchall())
+
+    def _table(self, sql: str) -> pa.Table:
+        with self._limited():
+            return self._db.sql(sql).to_arrow_table()
 
     def _load_reference(self, table: str) -> None:
         fields, key = REFERENCE_FIELDS[table], REFERENCE_KEYS[table]
@@ -752,7 +774,8 @@ def _batched(batches: Iterable[pa.RecordBatch], n_rows: int) -> Iterator[pa.Reco
             at += held[-1].num_rows
             missing -= held[-1].num_rows
             if not missing:
-                yield pa.concat_batches(held) if len(held) > 1 else held[0]
+                # A copy, even of one: pickled for a worker, a slice takes all that it is cut from.
+                yield pa.concat_batches(held)
                 held, missing = [], n_rows
     if held:
         yield pa.concat_batches(held)
