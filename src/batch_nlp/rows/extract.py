@@ -611,40 +611,45 @@ class Extraction:
 
     def _load_reference(self, table: str) -> None:
         fields, key = REFERENCE_FIELDS[table], REFERENCE_KEYS[table]
-        raw = f"{table}_raw"
-        self._create(table, text_schema(list(fields)))
         files = self.source.references.get(table, ())
-        if not files:
-            return
         earlier = self.source.earlier
-        if earlier is not None:
+        if not files:
+            self._create(table, text_schema(list(fields)))
+        elif earlier is not None:
+            self._create(table, text_schema(list(fields)))
             with pq.ParquetFile(earlier.references[table]) as kept:
                 rows = kept.iter_batches()
                 self._append(table, pa.RecordBatchReader.from_batches(kept.schema_arrow, rows))
             self.counts[table] = Counts()  # beside those of the earlier run
-            return
-        self._ingest(raw, files, list(fields))
+        else:
+            self._ingest(table, files, list(fields))
+            self.counts[table] = self._keep_accepted(table, files, fields, key)
+
+    def _keep_accepted(
+        self, table: str, files: Sequence[Table], fields: Mapping[str, Field], key: str
+    ) -> Counts:
+        """Set aside what a joined table must not hold, and leave its own columns."""
         counts = Counts(
-            read=self._count(raw),
-            rejected=self._set_problems_aside(raw, files),
-            duplicates=self._set_repeats_aside(raw, files, key),
+            read=self._count(table),
+            rejected=self._set_problems_aside(table, files),
+            duplicates=self._set_repeats_aside(table, files, key),
         )
-        for batch in self._batches(
-            f"""
-            SELECT {_provenance(files)}, * FROM {raw} ANTI JOIN {raw}_again USING (seq)
-            WHERE problem IS NULL ORDER BY seq
-            """
-        ):
+        self._run(f"DELETE FROM {table} WHERE problem IS NOT NULL OR seq IN (FROM {table}_again)")
+        shape = pa.schema({"seq": pa.int64()})
+        self._create(f"{table}_failed", shape)
+        for batch in self._batches(f"SELECT {_provenance(files)}, * FROM {table} ORDER BY seq"):
             frame = batch.to_pandas()
             verdict = validate(frame, fields)
             self._append("rejected", rejections(frame, verdict.failures, key))
-            accepted = frame.loc[verdict.accepted.index]
-            self._append(table, from_pandas(accepted[list(fields)], text_schema(list(fields))))
-            counts.delivered += len(accepted)
-            counts.rejected += len(frame) - len(accepted)
-        self._run(f"DROP TABLE {raw}")
+            failed = frame.drop(index=verdict.accepted.index)
+            self._append(f"{table}_failed", from_pandas(failed[["seq"]], shape))
+            counts.delivered += len(verdict.accepted)
+            counts.rejected += len(failed)
+        self._run(f"DELETE FROM {table} WHERE seq IN (FROM {table}_failed)")
+        for column in ("seq", "problem", "shown"):
+            self._run(f"ALTER TABLE {table} DROP {column}")
         self._compress()
-        self.counts[table] = counts
+        return counts
 
     def _load_messages(self) -> None:
         dated = self.source.since is not None or self.source.until is not None
