@@ -72,7 +72,7 @@ class Engine:
     ----------
     threads : int or None, default=None
         Threads of DuckDB; None takes every core.
-    memory_limit : str, default="250MB"
+    memory_limit : str, default="150MB"
         What DuckDB may hold in memory; beyond it, it spills.
     spill : str or None, default=None
         Folder for what does not fit; None takes one beside the intermediate data.
@@ -87,7 +87,7 @@ class Engine:
     """
 
     threads: int | None = None
-    memory_limit: str = "250MB"
+    memory_limit: str = "150MB"
     spill: str | None = None
     batch_rows: int = 10_000
     processes: int | None = None
