@@ -186,7 +186,7 @@ def test_the_name_tells_the_format(name: str, expected: str) -> None:
     assert file_format(name, declared="json") == "json"
 
 
-@pytest.mark.parametrize("name", ["a", "a.gz", "a.xlsx", ".csv"])
+@pytest.mark.parametrize("name", ["a", "a.gz", "a.xlsx", ".csv", "a.parquet.gz"])
 def test_a_name_that_tells_nothing(name: str) -> None:
     with pytest.raises(InputError, match=r"dataset\.format=csv\|json\|parquet"):
         file_format(name)

@@ -31,12 +31,12 @@ from batch_nlp.errors import InputError
 from batch_nlp.workers import own_threads
 
 BLOCK_BYTES = 1 << 24
-"""Bytes read at a time; a CSV record must fit in one block."""
+"""Bytes of CSV read at a time; a record must fit in one block."""
 
 LINES_BYTES = 1 << 21
 """Bytes of lines read at a time: few enough to stay in the processor's cache."""
 
-_HASHED_BYTES = 1 << 20
+_HASHED_BYTES = 1 << 20  # for the same reason
 
 PROVENANCE = ("source", "row", "problem")
 """Columns that every reader puts before the file's own."""
@@ -367,21 +367,38 @@ def file_format(path: str | Path, *, declared: str | None = None) -> str:
     """
     if declared is not None:
         return declared
-    name = Path(path).name.lower().removesuffix(".gz")
-    suffix = Path(name).suffix
-    if suffix not in _KNOWN_SUFFIXES:
+    suffix = file_suffix(path)
+    found = _KNOWN_SUFFIXES.get(suffix)
+    if found is None or (found == "parquet" and is_gzipped(path)):
         message = (
-            f"{path}: the format must show in the name ({', '.join(_KNOWN_SUFFIXES)}, each "
-            f"also with .gz) or be set with dataset.format=csv|json|parquet; got {suffix!r}."
+            f"{path}: the format must show in the name ({', '.join(_KNOWN_SUFFIXES)}, those of "
+            "text also with .gz) or be set with dataset.format=csv|json|parquet; "
+            f"got {Path(path).suffix!r}."
         )
         raise InputError(message)
-    return _KNOWN_SUFFIXES[suffix]
+    return found
+
+
+def is_gzipped(path: str | Path) -> bool:
+    """Tell by its name whether a file is gzipped."""
+    return str(path).lower().endswith(".gz")
+
+
+def file_suffix(path: str | Path) -> str:
+    """Give the ending of a file's name in small letters, that of gzip aside.
+
+    Examples
+    --------
+    >>> file_suffix("M.TSV.GZ")
+    '.tsv'
+    """
+    return Path(Path(path).name.lower().removesuffix(".gz")).suffix
 
 
 @contextmanager
 def _decompressed(path: str | Path) -> Iterator[BinaryIO]:
     with open_bytes(path) as raw:
-        if not str(path).endswith(".gz"):
+        if not is_gzipped(path):
             yield raw
             return
         try:
@@ -441,7 +458,13 @@ def _lines_batch(
 
 
 def constant(value: str, n: int) -> pa.Array:
-    """Give an array of `n` times the same text."""
+    """Give a text array of `n` times the same text.
+
+    Examples
+    --------
+    >>> constant("a", 2).to_pylist()
+    ['a', 'a']
+    """
     encoded = value.encode()
     offsets = np.arange(n + 1, dtype=np.int32) * len(encoded)
     return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(encoded * n))

@@ -85,6 +85,38 @@ def test_few_batches_are_alive_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert frames.most <= 3
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_what_is_taken_out_of_the_database_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Whatever the number of rows, and where a broken record, told last, is one of the first."""
+    monkeypatch.setattr(extract, "PART_ROWS", 50)
+    monkeypatch.setattr(tables, "LINES_BYTES", 1024)
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 1024)
+    alive, rows = Alive(), []
+    table = Extraction._table
+
+    def watched(extraction: Extraction, sql: str) -> pa.Table:
+        found = alive.watch(table(extraction, sql))
+        rows.append(found.num_rows)
+        return found
+
+    monkeypatch.setattr(Extraction, "_table", watched)
+    path = many(tmp_path / "m.jsonl", 1000)
+    if kind == "csv":
+        frame = pd.read_json(path, lines=True, dtype=str)
+        frame.to_csv(tmp_path / "m.csv", index=False)
+        path = tmp_path / "m.csv"
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([*lines[:3], "too,many,values,here", *lines[3:]]))
+    stream = stream_of(path, batch_rows=20)
+    with stream:
+        assert sum(len(frame) for frame in stream) == 1000
+    assert len(rows) > 20
+    assert max(rows) <= 75
+    assert alive.most <= 8
+
+
 def test_no_frame_of_all_rows_is_built_at_inference(
     cli: Callable[..., Any],
     root: Path,

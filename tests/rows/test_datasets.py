@@ -292,11 +292,20 @@ def test_gzipped_files(messages: Read, name: str) -> None:
     assert got.accepted["text"].tolist() == ["x"]
 
 
+@pytest.mark.parametrize("name", ["M.TSV", "M.TSV.GZ", "m.Tsv.gz"])
+def test_endings_may_be_in_capitals(messages: Read, name: str) -> None:
+    content = b"id\ttext\na\tx, y\n"
+    packed = gzip.compress(content) if name.lower().endswith(".gz") else content
+    assert messages(name, packed).accepted["text"].tolist() == ["x, y"]
+
+
 @pytest.mark.parametrize("name", ["m.csv.gz", "m.jsonl.gz"])
 def test_a_gzip_file_cut_short_is_said(
     messages: Read, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "BLOCK_BYTES", 4096)  # the cut shows long after the header
+    # The cut shows long after the header.
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 4096)
+    monkeypatch.setattr(tables, "LINES_BYTES", 4096)
     rows = [f"{i},hello {i * i}" for i in range(20_000)]
     if "csv" in name:
         content = "id,text\n" + "\n".join(rows)

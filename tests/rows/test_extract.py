@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from batch_nlp import tables
 from batch_nlp.errors import InputError
 from batch_nlp.rows import extract
 from batch_nlp.rows.datasets import YelpDataset
 from batch_nlp.rows.extract import Engine, Extraction
+from batch_nlp.schemas import JOINED_FIELDS, Field, Kind
 
 Read = Callable[..., Any]
 
@@ -224,6 +228,18 @@ def test_a_limit_below_what_a_statement_needs_is_named(tmp_path: Path) -> None:
         list(extraction.rows())
 
 
+@pytest.mark.parametrize(
+    ("engine", "threads"),
+    [(Engine(), 18), (Engine(memory_limit="1GB"), 96), (Engine(threads=30), 30)],
+)
+def test_many_cores_share_the_memory(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine, threads: int
+) -> None:
+    monkeypatch.setattr(extract, "own_threads", lambda: 96)
+    with engine.connect() as database:
+        assert database.sql("SELECT current_setting('threads')").fetchall() == [(threads,)]
+
+
 def test_a_large_message_gets_what_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,3 +304,70 @@ def test_many_messages_do_not_raise_the_limit(tmp_path: Path, characters: int) -
     with extraction_of(tmp_path, rows, name=name, memory_limit="200MiB") as extraction:
         assert sum(batch.num_rows for batch in extraction.rows()) == n_rows
         assert limit_of(extraction) == "200.0 MiB"
+
+
+def test_order_and_joins_do_not_depend_on_the_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of a few blocks, in some of which nothing is wanted; two threads, two files."""
+    monkeypatch.setattr(extract, "PART_ROWS", 40)
+    monkeypatch.setattr(tables, "LINES_BYTES", 1000)
+    users = [USER | {"user_id": f"u{i}", "fans": i} for i in range(50) if i % 7]
+    rows = [
+        review(f"r{i}", user_id=f"u{i % 50}", date=f"20{10 + i // 100}-01-01") for i in range(1000)
+    ]
+    repeats = [rows[i] for i in range(0, 600, 9)]
+    files = {"a": rows[:600], "b": [*repeats, *rows[600:]], "user": [*users, users[3]]}
+    for name, content in files.items():
+        lines = [json.dumps(row) for row in content]
+        lines[30:30] = ["no JSON", ""]
+        (tmp_path / f"{name}.json").write_text("\n".join(lines), encoding="utf-8")
+    dataset = YelpDataset(
+        review=[str(tmp_path / "a.json"), str(tmp_path / "b.json")],
+        user=str(tmp_path / "user.json"),
+        since="2012-01-01",
+        max_reviews=500,
+    )
+    engine = Engine(threads=2, batch_rows=64)
+    with Extraction(dataset.source(), engine, tmp_path / "spill", targets=False) as extraction:
+        batches = list(extraction.rows())
+        assert extraction.counts["user"].rejected == extraction.counts["user"].duplicates == 1
+    got = pa.Table.from_batches(batches).to_pylist()
+    n_rows = 500 - 2 - sum(i >= 200 for i in range(0, 600, 9))  # no JSON, repeats
+    assert [row["id"] for row in got] == [f"r{i}" for i in range(200, 200 + n_rows)]
+    for row in got:
+        i = int(row["id"][1:])
+        assert row["fans"] == (str(i % 50) if i % 50 % 7 else None)
+        assert row["stars"] is None
+        file, line = ("a", i) if i < 600 else ("b", i - 600 + len(repeats))
+        assert row["source"].endswith(f"{file}.json")
+        assert row["row"] == line + 1 + 2 * (line >= 30)
+    assert {batch.num_rows for batch in batches[:-1]} == {64}
+
+
+def test_what_a_review_says_itself_is_not_looked_up(tmp_path: Path) -> None:
+    files = {"review": [review("r1", fans=5), review("r2", fans=None)], "user": [USER]}
+    for name, content in files.items():
+        lines = "".join(json.dumps(row) + "\n" for row in content)
+        (tmp_path / f"{name}.json").write_text(lines, encoding="utf-8")
+    dataset = YelpDataset(review=str(tmp_path / "review.json"), user=str(tmp_path / "user.json"))
+    source = dataset.source(fields=JOINED_FIELDS | {"fans": Field(Kind.NUMBER, named=True)})
+    with Extraction(source, Engine(), tmp_path / "spill") as extraction:
+        (batch,) = extraction.rows()
+    assert batch["fans"].to_pylist() == ["5", "3"]
+
+
+def test_a_batch_holds_no_more_than_its_rows(tmp_path: Path) -> None:
+    rows = [review(f"r{i}", text="x" * 1000) for i in range(500)]
+    with extraction_of(tmp_path, rows, batch_rows=50) as extraction:
+        batches = list(extraction.rows())
+    assert max(len(pickle.dumps(batch)) for batch in batches) < 2 * 50 * 1000
+
+
+def test_a_file_that_changes_between_the_readings_is_told(tmp_path: Path) -> None:
+    rows = [review(f"r{i}") for i in range(10)]
+    with extraction_of(tmp_path, rows) as extraction:
+        path = tmp_path / "review.json"
+        path.write_text(path.read_text().replace('"r4"', '"r4', 1))
+        with pytest.raises(InputError, match="changed while being read: 10 rows at first, then 9"):
+            list(extraction.rows())

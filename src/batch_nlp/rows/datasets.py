@@ -30,6 +30,8 @@ from batch_nlp.tables import (
     csv_columns,
     expand,
     file_format,
+    file_suffix,
+    is_gzipped,
     json_columns,
     parquet_columns,
     read_csv,
@@ -42,7 +44,8 @@ Files = str | list[str]
 RESERVED = (*PROVENANCE, "seq", "shown", "key", "text_key", "vector", "failures")
 """Columns that the program puts beside a message's own."""
 
-_JSON_SPACE = "chr(9) || chr(13) || ' '"
+_JSON_SPACE = r"\t\r "
+"""What JSON takes for white space and a line may hold, as SQL and regular expressions escape it."""
 
 MESSAGE_FILES = ("review", "path")
 """Options of the data sets that name the files of messages."""
@@ -121,7 +124,7 @@ def _reader(path: str, file_type: str, delimiter: str) -> _Reader:
     provenance = [("source", pa.string()), ("row", pa.int64()), ("problem", pa.string())]
     if file_type == "json":
         schema = pa.schema([*provenance, ("line", pa.string())])
-        read_on = None if path.endswith(".gz") else partial(read_lines, path)
+        read_on = None if is_gzipped(path) else partial(read_lines, path)
         return _Reader(json_columns(path), schema, partial(read_lines, path), read_on)
     if file_type == "csv":
         own = text_schema(csv_columns(path, delimiter=delimiter))
@@ -179,7 +182,7 @@ def open_table(
         If the file lacks a column that it must have.
     """
     file_type = file_format(path, declared=declared)
-    by_name = "\t" if path.removesuffix(".gz").endswith(".tsv") else ","
+    by_name = "\t" if file_suffix(path) == ".tsv" else ","
     reader = _reader(path, file_type, delimiter or by_name)
     found = {name: want.column for name, want in wanted.items() if want.column in reader.columns}
     for name, want in wanted.items():
@@ -200,7 +203,7 @@ def open_table(
     pointers = ", ".join(_json_pointer(key) for key in keys.values())
     columns = {name: f"parsed[{i}]" for i, name in enumerate(keys, start=1)}
     if derived:
-        columns["id"] = f"md5(trim(line, {_JSON_SPACE}))"
+        columns["id"] = f"md5(trim(line, E'{_JSON_SPACE}'))"
     return Table(
         path,
         reader.batches,
@@ -210,7 +213,7 @@ def open_table(
         relation=rf"""(
             SELECT source, "row", line, parsed, coalesce(problem, CASE
                 WHEN parsed IS NULL OR {_no_number(len(keys))} THEN 'valid JSON'
-                WHEN NOT regexp_matches(line, '^[\t\r ]*\{{') THEN 'a JSON object'
+                WHEN NOT regexp_matches(line, '^[{_JSON_SPACE}]*\{{') THEN 'a JSON object'
                 END) AS problem
             FROM (SELECT *, CASE WHEN problem IS NULL
                 THEN TRY(json_extract_string(line, [{pointers}]::VARCHAR[])) END AS parsed

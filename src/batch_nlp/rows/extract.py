@@ -41,10 +41,10 @@ from batch_nlp.tables import BLOCK_BYTES, ParquetSink, constant, from_pandas, qu
 from batch_nlp.workers import cores, own_threads, read_ahead
 
 PART_ROWS = 50_000
-"""Rows that are joined at a time, so that a large reference table is not searched too often."""
+"""Most rows joined at a time; with fewer a large reference table is searched too often."""
 
 PART_BYTES = 32_000_000
-"""Or fewer rows, where they are long: DuckDB holds them several times."""
+"""Or fewer rows, where they are long: two parts are held at once, some of their texts twice."""
 
 SHOWN_CHARACTERS = 200
 """How much of an unreadable line a rejected row shows."""
@@ -52,6 +52,9 @@ SHOWN_CHARACTERS = 200
 _DATABASE = "extracted"
 _PACKED_FROM = 4
 """Tables are compressed that take more than one in so many parts of the memory."""
+
+_BYTES_PER_THREAD = 8_000_000
+"""A statement fails where every thread has less; 96 of them want more than 150 MB."""
 
 _ROW_BITS = 40
 _TIMES_A_MESSAGE = 16
@@ -71,7 +74,7 @@ class Engine:
     Parameters
     ----------
     threads : int or None, default=None
-        Threads of DuckDB; None takes every core.
+        Threads of DuckDB; None takes every core, but no more than `memory_limit` has room for.
     memory_limit : str, default="150MB"
         What DuckDB may hold in memory; beyond it, it spills.
     spill : str or None, default=None
@@ -139,16 +142,21 @@ class Engine:
             If DuckDB refuses a value.
         """
         settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": self.memory_limit,
-            "threads": own_threads() if self.threads is None else self.threads,
+            "memory_limit": self.memory_limit
         }
+        if self.threads is not None:
+            settings["threads"] = self.threads
         if spill is not None:
             settings["temp_directory"] = str(spill)
         try:
-            return duckdb.connect(config=settings)
+            database = duckdb.connect(config=settings)
         except duckdb.Error as error:
             message = f"engine: DuckDB does not start with {settings}: {error}"
             raise InputError(message) from error
+        if self.threads is None:
+            most = _limit_of(database) // _BYTES_PER_THREAD
+            database.execute(f"SET threads = {max(1, min(own_threads(), most))}")
+        return database
 
 
 @dataclass(frozen=True)
@@ -391,29 +399,35 @@ class Extraction:
                 with self._incoming(file, _part(first, batches)):
                     part = self._part(position, file)
                 left -= part.num_rows
-                if part.num_rows:
-                    yield self._with_references(part)
+                pieces = self._with_references(part).to_batches()
+                del part  # before the next one is read
+                yield from pieces
 
     def _part(self, position: int, file: Table) -> pa.Table:
         """Give what is wanted of the rows on offer: ``source``, ``row`` and the file's columns."""
+        names = [name for name in self.source.fields if self.targets or name not in TARGETS]
         # Without ORDER BY: a plain statement keeps the order of what it reads.
         found = self._table(
             f"""
-            SELECT {_seq(position)} AS seq, "row", {_texts(file, self._names)} FROM {file.relation}
+            SELECT {_seq(position)} AS seq, {file.problem} AS problem, "row", {_texts(file, names)}
+            FROM {file.relation}
             """
         )
         seq = found["seq"].to_numpy()
-        bounds = f"BETWEEN {seq.min()} AND {seq.max()}"
-        wanted = self._table(f"SELECT seq FROM wanted WHERE seq {bounds}")["seq"].to_numpy()
-        part = found.set_column(0, "source", constant(file.path, len(seq)))
-        kept = np.isin(seq, wanted, assume_unique=True)
+        with self._offered("given", found.select(["seq"])):
+            wanted = self._table(
+                f"""
+                SELECT seq FROM wanted SEMI JOIN given USING (seq)
+                WHERE seq BETWEEN {seq.min()} AND {seq.max()}
+                """
+            )
+        # A line with a problem was none when the file was read first.
+        kept = np.isin(seq, wanted["seq"].to_numpy()) & pc.is_null(found["problem"]).to_numpy()
+        source = constant(file.path, len(seq))
+        part = found.drop_columns(["problem"]).set_column(0, "source", source)
         return part if kept.all() else part.filter(kept)
 
-    @property
-    def _names(self) -> list[str]:
-        return [name for name in self.source.fields if self.targets or name not in TARGETS]
-
-    def _with_references(self, part: pa.Table) -> pa.RecordBatch:
+    def _with_references(self, part: pa.Table) -> pa.Table:
         """Give a part with the columns of the joined tables, where it has none of its own."""
         tables = {
             table: key for table, key in REFERENCE_KEYS.items() if self.source.references.get(table)
@@ -426,8 +440,7 @@ class Extraction:
         for name in self.source.fields:
             columns.setdefault(name, pa.nulls(part.num_rows, pa.string()))
         order = ["source", "row", *self.source.fields]
-        whole = pa.table({name: columns[name] for name in order})
-        return whole.combine_chunks().to_batches()[0]
+        return pa.table({name: columns[name] for name in order})
 
     def _looked_up(self, keys: pa.Table, tables: Mapping[str, str]) -> pa.Table:
         """Give the columns of `tables`, of which `keys` names a row each, in that order."""
@@ -442,13 +455,10 @@ class Extraction:
             f"LEFT JOIN (SELECT * FROM {table} SEMI JOIN part USING ({key})) {table} USING ({key})"
             for table, key in tables.items()
         ]
-        self._db.register("part", keys.append_column("at", pa.array(np.arange(len(keys)))))
-        try:
+        with self._offered("part", keys.append_column("at", pa.array(np.arange(len(keys))))):
             return self._table(
                 f"SELECT {_aliased(columns)} FROM part {' '.join(joins)} ORDER BY part.at"
             )
-        finally:
-            self._db.unregister("part")
 
     @contextmanager
     def _incoming(self, table: Table, batches: Iterable[pa.RecordBatch]) -> Iterator[None]:
@@ -456,16 +466,23 @@ class Extraction:
         faults: list[InputError] = []
         watched = _watched(map(self._with_room, batches), faults)
         reader = pa.RecordBatchReader.from_batches(table.schema, watched)
-        self._db.register("incoming", reader)
         try:
-            yield
+            with self._offered("incoming", reader):
+                yield
         except duckdb.Error as error:
             # DuckDB wraps what a reader raises in an error of its own.
             if faults:
                 raise faults[0] from error
             raise
+
+    @contextmanager
+    def _offered(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
+        """Let statements read rows as a relation of some name."""
+        self._db.register(name, rows)
+        try:
+            yield
         finally:
-            self._db.unregister("incoming")
+            self._db.unregister(name)
 
     def _with_room(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Let DuckDB have what it needs for a message of many megabytes, whatever its limit."""
@@ -473,8 +490,7 @@ class Extraction:
         if needed > self._enough:
             # A cursor of its own: the batch is asked for while a statement runs.
             with self._db.cursor() as cursor:
-                ((shown,),) = cursor.sql("SELECT current_setting('memory_limit')").fetchall()
-                self._enough = _bytes_of(shown)
+                self._enough = _limit_of(cursor)
                 if needed > self._enough:
                     cursor.execute(f"SET GLOBAL memory_limit = '{needed}B'")
                     self._enough = needed
@@ -519,9 +535,8 @@ class Extraction:
     def _append(
         self, name: str, table: pa.Table | pa.RecordBatchReader, *, verb: str | None = None
     ) -> None:
-        self._db.register("incoming", table)
-        self._run(f"{verb or f'INSERT INTO {name}'} FROM incoming")
-        self._db.unregister("incoming")
+        with self._offered("incoming", table):
+            self._run(f"{verb or f'INSERT INTO {name}'} FROM incoming")
 
     def _ingest(self, name: str, tables: Sequence[Table], columns: Sequence[str]) -> None:
         """Read files into the table `name`: ``seq`` in input order, problems, text columns."""
@@ -543,10 +558,8 @@ class Extraction:
 
     def _compress(self) -> None:
         """Pack what the tables hold, to about a third, where it takes much of the memory."""
-        ((held, limit),) = self._run(
-            "SELECT sum(memory_usage_bytes), current_setting('memory_limit') FROM duckdb_memory()"
-        )
-        if held * _PACKED_FROM > _bytes_of(limit):
+        held = self._run("SELECT sum(memory_usage_bytes) FROM duckdb_memory()")[0][0]
+        if held * _PACKED_FROM > _limit_of(self._db):
             self._run(f"CHECKPOINT {_DATABASE}")
 
     def _set_problems_aside(self, name: str, tables: Sequence[Table]) -> int:
@@ -578,15 +591,14 @@ class Extraction:
             # Not read_parquet: it takes folders named like source=a for columns.
             shape = pa.schema({"id": pa.string()})
             ids = pa.RecordBatchReader.from_batches(shape, earlier.ids())
-            self._db.register("earlier", ids)
-            self._run(
-                f"""
-                INSERT INTO {name}_again
-                SELECT seq FROM {name} SEMI JOIN earlier ON earlier.id = {name}.{key}
-                WHERE problem IS NULL AND seq NOT IN (SELECT seq FROM {name}_again)
-                """
-            )
-            self._db.unregister("earlier")
+            with self._offered("earlier", ids):
+                self._run(
+                    f"""
+                    INSERT INTO {name}_again
+                    SELECT seq FROM {name} SEMI JOIN earlier ON earlier.id = {name}.{key}
+                    WHERE problem IS NULL AND seq NOT IN (SELECT seq FROM {name}_again)
+                    """
+                )
         self._run(
             f"""
             INSERT INTO rejected
@@ -637,7 +649,7 @@ class Extraction:
         self._run(f"DELETE FROM {table} WHERE problem IS NOT NULL OR seq IN (FROM {table}_again)")
         shape = pa.schema({"seq": pa.int64()})
         self._create(f"{table}_failed", shape)
-        for batch in self._batches(f"SELECT {_provenance(files)}, * FROM {table} ORDER BY seq"):
+        for batch in self._batches(f"SELECT {_provenance(files)}, * FROM {table}"):
             frame = batch.to_pandas()
             verdict = validate(frame, fields)
             self._append("rejected", rejections(frame, verdict.failures, key))
@@ -648,6 +660,8 @@ class Extraction:
         self._run(f"DELETE FROM {table} WHERE seq IN (FROM {table}_failed)")
         for column in ("seq", "problem", "shown"):
             self._run(f"ALTER TABLE {table} DROP {column}")
+        for done in (f"{table}_again", f"{table}_failed"):
+            self._run(f"DROP TABLE {done}")
         self._compress()
         return counts
 
@@ -809,6 +823,12 @@ def _longest(column: pa.Array) -> int:
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return 0
     return int(pc.max(pc.binary_length(column)).as_py() or 0)
+
+
+def _limit_of(database: duckdb.DuckDBPyConnection) -> int:
+    """Give the bytes that DuckDB may hold in memory."""
+    ((shown,),) = database.sql("SELECT current_setting('memory_limit')").fetchall()
+    return _bytes_of(shown)
 
 
 def _bytes_of(shown: str) -> int:
