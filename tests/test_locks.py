@@ -120,6 +120,14 @@ def test_a_holder_on_another_machine_is_taken_to_be_alive(lock: Path) -> None:
             pytest.fail("it was let in")
 
 
+def test_one_cannot_wait_for_less_than_no_time(lock: Path) -> None:
+    with (
+        pytest.raises(InputError, match=r"wait must be at least 0, or null .* got -5"),
+        locked(lock, what="test", wait=-5),
+    ):
+        pass
+
+
 def test_a_folder_in_the_place_of_the_lock(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"Cannot lock .*directory"), locked(tmp_path, what="a"):
         pytest.fail("it was let in")

@@ -80,7 +80,7 @@ def locked(path: Path, *, what: str, wait: float | None = 0) -> Iterator[None]:
     LockedError
         If another process, or another block of this one, holds it; the message names it.
     InputError
-        If the file cannot be written, or its file system has no locks.
+        If `wait` is negative, the file cannot be written, or its file system has no locks.
 
     Examples
     --------
@@ -94,6 +94,9 @@ def locked(path: Path, *, what: str, wait: float | None = 0) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout  # noqa: PLC0415  most commands need no lock
 
+    if wait is not None and wait < 0:
+        message = f"wait must be at least 0, or null to wait for ever; got {wait}."
+        raise InputError(message)
     note = json.dumps(asdict(Holder.this_process(what))).encode()
 
     def sign(descriptor: int) -> None:

@@ -238,7 +238,8 @@ class _Run:
         store = Path(job.features) if job.features else self.store
         snapshot = store / read_manifest(store).snapshot
         fingerprint = self._fingerprint(
-            {file.name: file_digest(file) for file in (snapshot, store / "manifest.json")},
+            {file.name: file_digest(file) for file in (snapshot, store / "manifest.json")}
+            | digests_of(_named_files(plain(self.config.training).get("model"))),
             "training",
             model=self.registry.name,
         )
@@ -481,3 +482,19 @@ def _kernel_of(artifact: Artifact) -> Kernel:
         )
         raise ArtifactError(message)
     return kernel
+
+
+def _named_files(node: Any) -> list[str]:
+    """Give the files that the values of a configuration name, and those of folders that they do."""
+    if isinstance(node, dict):
+        return [file for each in node.values() for file in _named_files(each)]
+    if isinstance(node, list):
+        return [file for each in node for file in _named_files(each)]
+    if not isinstance(node, str) or not node:
+        return []
+    try:
+        named = Path(node)
+        files = [named] if named.is_file() else sorted(named.rglob("*"))
+        return [str(file) for file in files if file.is_file()]
+    except OSError:  # such as a text that is too long for a name
+        return []

@@ -16,12 +16,15 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import SchemaError
+from pydantic_core import ErrorDetails, SchemaError
 
 from batch_nlp.errors import BatchNlpError, InputError
 
 TRUSTED = ("batch_nlp.", "sklearn.", "xgboost.")
 """Where a ``_target_`` may come from: naming one runs its code."""
+
+_SCALAR_FAULTS = {"bool_type", "int_type", "float_type"}
+"""Those of pydantic's strict mode that matter: it also wants tuples where YAML has lists."""
 
 _ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -90,7 +93,7 @@ class Paths:
     @cached_property
     def data(self) -> Path:
         """Folder of the data layers."""
-        return Path(self.root).expanduser().absolute() / "data"
+        return Path(self.root).absolute() / "data"
 
     @property
     def models(self) -> Path:
@@ -180,7 +183,7 @@ pipeline, distill, explain, selection, score, models, \
 audit.
     """
     parts = plain(config)
-    _verify({"_target_": f"{__name__}.{Configuration.__name__}", **parts}, "")
+    verify_node({"_target_": f"{__name__}.{Configuration.__name__}", **parts}, "")
     for name in inspect.signature(Configuration).parameters:
         if name not in parts or (parts[name] is None and name != "wait"):
             message = f"{name} is missing from the configuration."
@@ -217,7 +220,7 @@ def build(config: Any, key: str) -> Any:
     if config is None:
         return None
     node = plain(config) if OmegaConf.is_config(config) else config
-    _verify(node, key)
+    verify_node(node, key)
     try:
         return instantiate(OmegaConf.create(node), _convert_="all")
     except InstantiationException as error:
@@ -231,16 +234,30 @@ def build(config: Any, key: str) -> Any:
         raise InputError(message) from error
 
 
-def _verify(node: Any, key: str) -> None:
+def verify_node(node: Any, key: str) -> None:
+    """Hold plain data against the constructors that it names; build nothing.
+
+    Parameters
+    ----------
+    node : Any
+        Mapping with a ``_target_``, or anything that holds such mappings.
+    key : str
+        Where it stands in the whole configuration, for messages.
+
+    Raises
+    ------
+    InputError
+        As `build`.
+    """
     if isinstance(node, list):
         for position, each in enumerate(node):
-            _verify(each, f"{key}[{position}]")
+            verify_node(each, f"{key}[{position}]")
     if not isinstance(node, dict):
         return
     if "_target_" in node:
         _verify_call(node, key)
     for name, each in node.items():
-        _verify(each, _dotted(key, name))
+        verify_node(each, _dotted(key, name))
 
 
 def _verify_call(node: Mapping[str, Any], key: str) -> None:
@@ -296,15 +313,32 @@ def _verify_types(hints: Mapping[str, Any], values: Mapping[str, Any], key: str)
             continue
         try:
             adapter = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
-            adapter.validate_python(value)
+            faults = _faults(adapter, value)
         except (PydanticUserError, SchemaError):  # a type that values cannot be held against
             continue
-        except ValidationError as error:
-            first = error.errors()[0]
+        if faults:
+            first = faults[0]
             where = _dotted(key, name, *first["loc"])
             must = first["msg"][0].lower() + first["msg"][1:]
             message = f"{where}: {must}; got {first['input']!r}."
-            raise InputError(message) from error
+            raise InputError(message)
+
+
+def _faults(adapter: TypeAdapter[Any], value: Any) -> list[ErrorDetails]:
+    """Say what is wrong with a value, which is used as it is and not as it could be read.
+
+    The text ``no`` could be read as false and 1e4 as an integer, but they are neither.
+    """
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        return error.errors()
+    try:
+        adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        faults = error.errors()
+        return faults if {each["type"] for each in faults} <= _SCALAR_FAULTS else []
+    return []
 
 
 def _builds(value: Any) -> bool:

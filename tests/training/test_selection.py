@@ -15,6 +15,7 @@ import pytest
 import yaml
 from sklearn.linear_model import LogisticRegression
 
+from batch_nlp import run as program
 from batch_nlp.artifact import Registry
 from batch_nlp.errors import InputError
 from batch_nlp.schemas import LABELS
@@ -272,6 +273,26 @@ def test_training_takes_the_choice_and_a_retraining_keeps_its_own(
     assert second.card["parameters"] == first.card["parameters"]
 
 
+def test_another_choice_is_not_the_training_that_an_interrupted_run_finished(
+    cli: Cli, fast: tuple[str, ...], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Any) -> None:
+        raise InputError("after the training")
+
+    monkeypatch.setattr(program._Run, "inference", fails)
+    path = root / "data" / "06_models" / "best.yaml"
+    again = (*fast, "training.gate.max_drop=null", f"paths.root={root}", "classifier=best")
+    trained = []
+    for c in (0.25, 0.25, 0.5):
+        write_best(path, "logistic", {"C": c})
+        ended = cli(*again, "pipeline=full")
+        assert "after the training" in ended.stderr
+        card = Registry(root / "models", "sentiment").load().card
+        trained.append((card["parameters"]["C"], card["version"]))
+    assert [c for c, _ in trained] == [0.25, 0.25, 0.5]
+    assert trained[0] == trained[1]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -317,6 +338,7 @@ def test_a_choice_is_read_as_it_was_written(tmp_path: Path) -> None:
         ("selection.flaml_seconds=0", "selection.flaml_seconds must be above 0 or null"),
         ("+selection.grid.svm={C:[1]}", "selection.grid must name candidates out of"),
         ("selection.candidates.prior._target_=sklearn.svm.SVC", "selection.candidates"),
+        ("+selection.grid.logistic.c=[2]", "selection.grid.logistic.c is unknown"),
         ("selection.candidates.logistic.C=-1", "classifier cannot be fitted to these rows"),
         ("selection.cv=400", "needs as many different texts of each class"),
         ("selection.grid.logistic.C=[-1]", "classifier cannot be fitted to these rows"),

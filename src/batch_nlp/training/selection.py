@@ -27,7 +27,7 @@ from batch_nlp.records import RunRecord
 from batch_nlp.rows.counts import Counts
 from batch_nlp.rows.extract import Engine
 from batch_nlp.schemas import LABELS
-from batch_nlp.settings import Paths, build
+from batch_nlp.settings import Paths, build, verify_node
 from batch_nlp.store import Manifest
 from batch_nlp.tables import (
     ParquetSink,
@@ -174,6 +174,10 @@ class SelectionJob:
                 f"selection.grid must name candidates out of {list(TARGETS)}, got {strangers}."
             )
             raise InputError(message)
+        for name, values in self.grid.items():
+            if values and (node := self.candidates.get(name)):
+                firsts = {each: tried[0] for each, tried in values.items() if tried}
+                verify_node({**node, **firsts}, f"selection.grid.{name}")
         lacking = missing("optuna") if self.search == "optuna" else None
         if lacking:
             message = f"selection.search=optuna: Optuna is {lacking}"
