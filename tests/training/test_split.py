@@ -54,7 +54,7 @@ def test_of_equally_new_rows_the_later_are_held_out(classes: np.ndarray) -> None
     assert np.flatnonzero(held_out).tolist() == [8, 9]
 
 
-@pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("share", [0.1, 0.15, 0.25, 0.3, 0.4, 0.45, 0.5])
 def test_a_random_share_has_the_shares_of_the_classes(
     texts: pd.Series, classes: np.ndarray, share: float
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -11,6 +13,9 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from batch_nlp.errors import InputError
+
+_MOST_FOLDS = 20
+"""A random share is so many folds of at most so many, or one of more where it is smaller."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +77,10 @@ class Split:
         """
         groups = pd.factorize(texts)[0]
         if self.method(dates) == "stratified":
-            n_splits = round(1 / self.test_share)
+            share = Fraction(self.test_share).limit_denominator(
+                max(_MOST_FOLDS, round(1 / self.test_share))
+            )
+            n_splits = share.denominator
             fewest = min(groups.max() + 1, *np.unique(classes, return_counts=True)[1])
             if fewest < n_splits:
                 message = (
@@ -81,8 +89,9 @@ class Split:
                 )
                 raise InputError(message)
             folds = StratifiedGroupKFold(n_splits=n_splits, shuffle=True, random_state=self.seed)
-            _, test = next(folds.split(groups, classes, groups))
-            return np.isin(np.arange(len(groups)), test)
+            splits = islice(folds.split(groups, classes, groups), share.numerator)
+            held = np.concatenate([test for _, test in splits])
+            return np.isin(np.arange(len(groups)), held)
         if dates.isna().any():
             message = (
                 f"training.split.by=time needs a date in every row; {int(dates.isna().sum())} of "
