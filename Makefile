@@ -35,7 +35,7 @@ run: $(VENV)/.installed ## the whole way on the synthetic sample: features, trai
 	$(RUN) pipeline=full $(ARGS)
 
 # A fresh clone has no features of its own yet, but a committed sample of them.
-ELSEWHERE = $(wildcard data/04_feature/manifest.json) $(findstring paths.root=,$(ARGS)) \
+ELSEWHERE = $(BATCH_NLP_ROOT) $(wildcard data/04_feature/manifest.json) $(findstring paths.root=,$(ARGS)) \
 	$(findstring training.features=,$(ARGS))
 FEATURES = $(if $(strip $(ELSEWHERE)),,training.features=data/04_feature/sample)
 
@@ -83,7 +83,8 @@ sample: $(VENV)/.installed ## make the committed sample of features again
 	$(RUN) pipeline=feature sample.n_reviews=1000 feature.save_layers=false paths.root=build/sample
 	mkdir -p data/04_feature/sample
 	cp -R build/sample/data/04_feature/. data/04_feature/sample
-	rm data/04_feature/sample/extent.json # no run goes on from there
+	@# No run goes on from there.
+	rm -r data/04_feature/sample/extent.json data/04_feature/sample/references
 
 BENCHMARK := build/benchmark/envs/harness
 

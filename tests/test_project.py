@@ -68,6 +68,40 @@ def test_make_alone_lists_every_target_in_one_line() -> None:
         assert line.endswith(what)
 
 
+@pytest.mark.parametrize(
+    ("variables", "from_sample"),
+    [
+        ({}, True),
+        ({"ARGS": "seed=3"}, True),
+        ({"ARGS": "paths.root=/elsewhere"}, False),
+        ({"ARGS": "training.features=/elsewhere"}, False),
+        ({"BATCH_NLP_ROOT": "/elsewhere"}, False),
+    ],
+)
+def test_training_takes_the_sample_where_no_other_features_are_meant(
+    tmp_path: Path, variables: dict[str, str], from_sample: bool
+) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(PROJECT / name, tmp_path)
+    kept = {name: value for name, value in os.environ.items() if name != "BATCH_NLP_ROOT"}
+    ended = subprocess.run(
+        ["make", "--dry-run", "-C", str(tmp_path), "train"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=kept | variables,
+    )
+    assert ("training.features=data/04_feature/sample" in ended.stdout) == from_sample
+
+
+def test_every_decision_is_in_the_index() -> None:
+    index = (PROJECT / "docs" / "index.md").read_text(encoding="utf-8")
+    decisions = [path.name for path in (PROJECT / "docs" / "decisions").glob("*.md")]
+    assert [name for name in sorted(decisions) if f"(decisions/{name})" not in index] == []
+
+
 def test_every_target_that_people_may_call_is_documented() -> None:
     text = (PROJECT / "Makefile").read_text(encoding="utf-8")
     (phony,) = re.findall(r"^\.PHONY: (.+)$", text, flags=re.MULTILINE)

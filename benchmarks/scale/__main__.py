@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -24,10 +23,10 @@ from typing import Any
 from benchmarks.scale import report
 from benchmarks.scale.generate import files, generate
 from benchmarks.scale.measure import FailedError, taken
+from benchmarks.scale.report import SIZES, n_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "start_batch_nlp.py"
-SIZES = {"100k": 100_000, "1m": 1_000_000, "7m": 6_990_280}
 TRAINING_ROWS = 4_000
 EMBEDDED = {"static": 40_000, "sentiment": 20_000, "sentence": 256}
 KNOWN = 2_000
@@ -329,16 +328,6 @@ def _measure(took: Any, rows: int, seconds: float) -> Measure:
     facts = asdict(took)
     facts.pop("output")
     return facts | {"rows": rows, "seconds": seconds}
-
-
-def n_of(size: str) -> int:
-    """Read a size: 100k, 1m, 7m (all of Yelp's 6,990,280) or a number."""
-    if size in SIZES:
-        return SIZES[size]
-    if not re.fullmatch(r"[1-9]\d*", size):
-        message = f"--size must be {', '.join(SIZES)} or a number, got {size!r}."
-        raise SystemExit(message)
-    return int(size)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from benchmarks.scale import __main__ as command
 from benchmarks.scale import generate, report
 from benchmarks.scale.measure import FailedError, taken
 from benchmarks.scale.worker import WORKS
@@ -89,10 +88,10 @@ def test_a_command_that_fails() -> None:
 
 
 def test_sizes() -> None:
-    assert command.n_of("7m") == generate.REVIEWS
-    assert command.n_of("5000") == 5_000
+    assert report.n_of("7m") == generate.REVIEWS
+    assert report.n_of("5000") == 5_000
     with pytest.raises(SystemExit, match="--size must be 100k, 1m, 7m or a number, got '1g'"):
-        command.n_of("1g")
+        report.n_of("1g")
 
 
 def test_the_report_compares_within_a_group(tmp_path: Path) -> None:
@@ -103,8 +102,8 @@ def test_the_report_compares_within_a_group(tmp_path: Path) -> None:
     for size in (100, 1_000):
         folder = tmp_path / "build" / str(size)
         folder.mkdir(parents=True)
-        measures = {
-            "generate": measure(size, 1.0),
+        made = {"generate": measure(size, 1.0)} if size == 100 else {}
+        measures = made | {
             "rows: ours": measure(size, 4.0),
             "rows: bare DuckDB": measure(size, 2.0),
             "rows: pandas": {"failed": "no memory", "date": "2026-11-25"},
