@@ -58,7 +58,11 @@ def found(index: KeyIndex, *numbers: int) -> dict[str, list[int]]:
     return where
 
 
-def test_rows_are_found_however_their_files_came(folder: Folder) -> None:
+@pytest.mark.parametrize("piece", [1, 3, 1 << 18])
+def test_rows_are_found_however_their_files_came(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(keys_module, "_PIECE_ROWS", piece)
     index = folder.index()
     assert found(index, 1) == {}
     expected: dict[int, dict[str, list[int]]] = {}
@@ -138,8 +142,8 @@ def test_an_index_that_goes_as_it_is_written_is_kept_in_memory(
 ) -> None:
     write = keys_module._Sorted.write
 
-    def write_and_lose(self: keys_module._Sorted, path: Path) -> None:
-        write(self, path)
+    def write_and_lose(self: keys_module._Sorted, path: Path, later: keys_module._Sorted) -> None:
+        write(self, path, later)
         path.unlink()
 
     monkeypatch.setattr(keys_module._Sorted, "write", write_and_lose)
@@ -159,7 +163,7 @@ def test_files_that_have_gone_leave_the_index(folder: Folder) -> None:
     assert found(index, *range(11)) == {"b": [0, 1, 2], "c": [0, 1, 2, 3, 4]}
 
 
-@pytest.mark.parametrize("content", [b"", b"ARROW1", b"x" * 5000])
+@pytest.mark.parametrize("content", [b"", b"ARROW1", b"x" * 5000, b"5\n" * 40])
 def test_a_damaged_index_is_as_good_as_none(folder: Folder, content: bytes) -> None:
     folder.add("a", *range(5))
     folder.index()
@@ -182,7 +186,7 @@ def test_a_damaged_index_is_as_good_as_none(folder: Folder, content: bytes) -> N
         (b"[0, 5]", b"[1,0,5"),
         (b"[0, 5]", b"[    ]"),
         (b'"names"', b'"nomes"'),
-        (b"files", b"folds"),
+        (b"starts", b"folds"),
         (b'["a.parquet"]', b'"ab.parquet" '),
     ],
 )

@@ -26,8 +26,11 @@ _KEPT_ROWS = 500_000
 _KEPT_SHARE = 8
 """Or with such a part of those that are written, so that a large one is not written too often."""
 
+_PIECE_ROWS = 1 << 18
+"""Keys that are written at a time, so that as little memory is asked for as it takes."""
+
+_ALIGNED_BYTES = 64
 _SUFFIX = ".index"
-_COLUMNS = ("digest", "row")
 
 
 class KeyIndex:
@@ -108,11 +111,11 @@ class KeyIndex:
         if self._kept.n_rows > before:
             return
         path = self.folder / f"{uuid4().hex}{_SUFFIX}"
-        whole = self._kept.without_gone(there).merged(self._recent.without_gone(there))
-        whole.write(path)
-        self._kept, self._recent = whole, _Sorted.empty()
-        with suppress(OSError):  # another process has put a larger one in its place
-            self._kept = _Sorted.read(path)
+        self._kept.without_gone(there).write(path, self._recent.without_gone(there))
+        try:
+            self._kept, self._recent = _Sorted.read(path), _Sorted.empty()
+        except OSError:  # another process has put a larger one in its place
+            self._take_over()
         for other in others:
             with suppress(OSError):
                 other.unlink()
@@ -121,7 +124,7 @@ class KeyIndex:
         """Take the written index of the most rows, where it has more than this one."""
         for path in self.folder.glob(f"*{_SUFFIX}"):
             # Another process may remove it meanwhile; a damaged one is as good as none.
-            with suppress(OSError, ValueError, KeyError):
+            with suppress(OSError, ValueError, KeyError, TypeError):
                 found = _Sorted.read(path)
                 if found.n_rows > self._kept.n_rows:
                     covered = {*self._kept.names, *self._recent.names} - set(found.names)
@@ -174,25 +177,34 @@ class _Sorted:
         ------
         OSError
             If it is not there.
-        ValueError, KeyError
+        ValueError, KeyError, TypeError
             If it is damaged.
         """
-        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
-            batch = reader.get_batch(0)
-        about = json.loads((batch.schema.metadata or {})[b"files"])
-        digests, rows = (batch[name].to_numpy() for name in _COLUMNS)
+        with path.open("rb") as file:
+            about = json.loads(file.readline())
+            begins, ends = file.tell(), file.seek(0, os.SEEK_END)
         names, starts = tuple(about["names"]), np.array(about["starts"], np.int64)
-        if len(starts) != len(set(names)) + 1 or starts[-1] != len(digests):
+        n_rows = (ends - begins) // (2 * np.dtype(np.uint32).itemsize)
+        if len(starts) != len(set(names)) + 1 or starts[-1] != n_rows:
             message = f"{path} says other things of its files than it holds."
             raise ValueError(message)
+        digests, rows = np.memmap(path, np.uint32, "r", offset=begins, shape=(2, n_rows))
         return cls(names, starts, digests, rows)
 
-    def write(self, path: Path) -> None:
-        about = json.dumps({"names": self.names, "starts": self.starts.tolist()})
-        schema = pa.schema(dict.fromkeys(_COLUMNS, pa.uint32()), {"files": about})
-        batch = pa.record_batch([pa.array(self.digests), pa.array(self.rows)], schema=schema)
-        with atomic_path(path) as beside, pa.ipc.new_file(str(beside), schema) as writer:
-            writer.write_batch(batch)
+    def write(self, path: Path, later: _Sorted) -> None:
+        """Write this index and a later one as one: a line of JSON, the digests, the rows."""
+        at = np.searchsorted(self.digests, later.digests, "right")
+        names, starts = self._numbered(later)
+        about = json.dumps({"names": names, "starts": starts.tolist()}).encode()
+        with atomic_path(path) as beside, beside.open("wb") as file:
+            file.write(about.ljust(-(len(about) + 1) % _ALIGNED_BYTES + len(about)) + b"\n")
+            columns = [(self.digests, later.digests), (self.rows, self._shifted(later))]
+            for own, added in columns:
+                for first in range(0, max(self.n_rows, 1), _PIECE_ROWS):
+                    last = min(first + _PIECE_ROWS, self.n_rows)
+                    low, high = np.searchsorted(at, [first, last])
+                    until = len(at) if last == self.n_rows else high
+                    np.insert(own[first:last], at[low:until] - first, added[low:until]).tofile(file)
 
     @property
     def n_rows(self) -> int:
@@ -202,11 +214,17 @@ class _Sorted:
         """Give this index and a later one as one."""
         at = np.searchsorted(self.digests, later.digests, "right")
         return _Sorted(
-            (*self.names, *later.names),
-            np.append(self.starts, self.n_rows + later.starts[1:]),
+            *self._numbered(later),
             np.insert(self.digests, at, later.digests),
-            np.insert(self.rows, at, later.rows + np.uint32(self.n_rows)),
+            np.insert(self.rows, at, self._shifted(later)),
         )
+
+    def _numbered(self, later: _Sorted) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+        names = (*self.names, *later.names)
+        return names, np.append(self.starts, self.n_rows + later.starts[1:])
+
+    def _shifted(self, later: _Sorted) -> npt.NDArray[np.uint32]:
+        return later.rows + np.uint32(self.n_rows)
 
     def without_gone(self, there: Iterable[str]) -> _Sorted:
         """Leave the files out that are no longer there."""
