@@ -77,6 +77,21 @@ def test_rows_are_found_however_their_files_came(
             assert found(each, 1000) == {}
 
 
+@pytest.mark.parametrize("n_kept", [5, 500])
+def test_keys_that_begin_alike_are_told_apart(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, n_kept: int
+) -> None:
+    monkeypatch.setattr(keys_module, "_KEPT_ROWS", n_kept)
+    alike = [f"{'0' * 8}{tail:04x}{'0' * 20}" for tail in (7, 65_535, 0, 256, 7, 1)]
+    (folder.path / "a.parquet").write_text(" ".join(alike))
+    index = folder.index()
+    assert len(folder.written) == (n_kept == 5)
+    for each in set(alike):
+        rows = [row for row, key_ in enumerate(alike) if key_ == each]
+        assert index.rows_of(pa.array([each])).tolist() == rows
+    assert index.rows_of(pa.array(["0" * 8 + "0002" + "0" * 20])).tolist() == []
+
+
 def test_a_written_index_is_not_made_again(folder: Folder) -> None:
     folder.add("a", 1, 2, 3)
     folder.index()

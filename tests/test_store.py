@@ -380,7 +380,13 @@ def test_keys_of_one_digest_are_told_apart(
 ) -> None:
     rows = typed(one, *({"text": f"{number} words"} for number in range(9)))
     expected = FeatureStore(tmp_path / "other", one, Clock()).features(rows)
-    monkeypatch.setattr(keys_module, "short", lambda keys: np.zeros(len(keys), np.uint32))
+    monkeypatch.setattr(
+        keys_module,
+        "short",
+        lambda keys: keys_module.Short(
+            np.zeros(len(keys), np.uint32), np.zeros(len(keys), np.uint16)
+        ),
+    )
     store = FeatureStore(tmp_path, one, Clock())
     for part in (rows[:5], rows[3:]):
         found = store.features(part)
