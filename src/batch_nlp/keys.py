@@ -114,7 +114,7 @@ class KeyIndex:
         """Give the numbers of the rows that may have one of some keys, in order.
 
         Another key may begin with the same 48 bits: at 7 million rows that of one in 40 million
-        keys. With 32 bits it was one in 600, and reading their rows took longer than all the rest.
+        keys. With 32 bits it was one in 600, and their rows took as long as those that are sought.
         """
         sought = short(keys)
         found = [self._kept.find(sought), self._recent.find(sought) + self._kept.n_rows]
