@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from typing import Any
 from benchmarks.scale import report
 from benchmarks.scale.generate import files, generate
 from benchmarks.scale.measure import FailedError, taken
-from benchmarks.scale.report import SIZES, n_of
+from benchmarks.scale.report import SIZES
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "start_batch_nlp.py"
@@ -328,6 +329,16 @@ def _measure(took: Any, rows: int, seconds: float) -> Measure:
     facts = asdict(took)
     facts.pop("output")
     return facts | {"rows": rows, "seconds": seconds}
+
+
+def n_of(size: str) -> int:
+    """Read a size: 100k, 1m, 7m (all of Yelp's 6,990,280) or a number."""
+    if size in SIZES:
+        return SIZES[size]
+    if not re.fullmatch(r"[1-9]\d*", size):
+        message = f"--size must be {', '.join(SIZES)} or a number, got {size!r}."
+        raise SystemExit(message)
+    return int(size)
 
 
 def main(arguments: Sequence[str]) -> None:

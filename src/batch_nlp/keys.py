@@ -33,6 +33,8 @@ _COLUMNS = (np.dtype(np.uint32), np.dtype(np.uint32), np.dtype(np.uint16))
 """Of the file: heads, rows, tails."""
 
 _ALIGNED_BYTES = 64
+"""The columns begin at a multiple of so many bytes."""
+
 _SUFFIX = ".index"
 
 
@@ -222,7 +224,8 @@ class _Sorted:
         names, starts = self._numbered(later)
         about = json.dumps({"names": names, "starts": starts.tolist()}).encode()
         with atomic_path(path) as beside, beside.open("wb") as file:
-            file.write(about.ljust(-(len(about) + 1) % _ALIGNED_BYTES + len(about)) + b"\n")
+            padding = b" " * (-(len(about) + 1) % _ALIGNED_BYTES)
+            file.write(about + padding + b"\n")
             for own, added in self._beside(later):
                 for first in range(0, max(self.n_rows, 1), _PIECE_ROWS):
                     last = min(first + _PIECE_ROWS, self.n_rows)

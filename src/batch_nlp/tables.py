@@ -453,21 +453,8 @@ def _lines_batch(
     if (np.frombuffer(block, np.uint8)[offsets[:-1]] <= ord(" ")).any():
         kept = pc.not_equal(pc.ascii_trim_whitespace(lines), "")
         lines, problem, rows = (each.filter(kept) for each in (lines, problem, rows))
-    columns = [constant(str(path), len(rows)), rows, problem, lines]
+    columns = [pa.repeat(str(path), len(rows)), rows, problem, lines]
     return pa.RecordBatch.from_arrays(columns, [*PROVENANCE, "line"])
-
-
-def constant(value: str, n: int) -> pa.Array:
-    """Give a text array of `n` times the same text.
-
-    Examples
-    --------
-    >>> constant("a", 2).to_pylist()
-    ['a', 'a']
-    """
-    encoded = value.encode()
-    offsets = np.arange(n + 1, dtype=np.int32) * len(encoded)
-    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(encoded * n))
 
 
 def _decoded(column: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -625,7 +612,7 @@ def _csv_batches(
             number += 1
         texts, problems = zip(*(_decoded(column) for column in batch.columns), strict=True)
         provenance = [
-            constant(str(path), batch.num_rows),
+            pa.repeat(str(path), batch.num_rows),
             pa.array(rows, pa.int64()),
             pc.coalesce(*problems),
         ]
@@ -670,7 +657,7 @@ def _unnamed(position: int, taken: set[str]) -> str:
 def _broken_records(path: str | Path, broken: dict[int, str], header: list[str]) -> pa.RecordBatch:
     nothing = pa.nulls(len(broken), pa.string())
     columns = [
-        constant(str(path), len(broken)),
+        pa.repeat(str(path), len(broken)),
         pa.array([number - 1 for number in broken], pa.int64()),
         pa.array(list(broken.values()), pa.string()),
         *[nothing] * len(header),
@@ -695,7 +682,7 @@ def read_parquet(path: str | Path, *, batch_rows: int = 20_000) -> Iterator[pa.R
     with _parquet_file(path) as file:
         for batch in file.iter_batches(batch_size=batch_rows):
             provenance = [
-                constant(str(path), batch.num_rows),
+                pa.repeat(str(path), batch.num_rows),
                 pa.array(range(row, row + batch.num_rows), pa.int64()),
                 pa.nulls(batch.num_rows, pa.string()),
             ]

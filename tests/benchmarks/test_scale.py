@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks.scale import __main__ as command
 from benchmarks.scale import generate, report
 from benchmarks.scale.measure import FailedError, taken
 from benchmarks.scale.worker import WORKS
@@ -88,10 +89,10 @@ def test_a_command_that_fails() -> None:
 
 
 def test_sizes() -> None:
-    assert report.n_of("7m") == generate.REVIEWS
-    assert report.n_of("5000") == 5_000
+    assert command.n_of("7m") == generate.REVIEWS
+    assert command.n_of("5000") == 5_000
     with pytest.raises(SystemExit, match="--size must be 100k, 1m, 7m or a number, got '1g'"):
-        report.n_of("1g")
+        command.n_of("1g")
 
 
 def test_the_report_compares_within_a_group(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from batch_nlp.schemas import (
     parse,
     text_schema,
 )
-from batch_nlp.tables import BLOCK_BYTES, ParquetSink, constant, from_pandas, quoted
+from batch_nlp.tables import BLOCK_BYTES, ParquetSink, from_pandas, quoted
 from batch_nlp.workers import cores, own_threads, read_ahead
 
 PART_ROWS = 50_000
@@ -423,7 +423,7 @@ class Extraction:
             )
         # A line with a problem was none when the file was read first.
         kept = np.isin(seq, wanted["seq"].to_numpy()) & pc.is_null(found["problem"]).to_numpy()
-        source = constant(file.path, len(seq))
+        source = pa.repeat(file.path, len(seq))
         part = found.drop_columns(["problem"]).set_column(0, "source", source)
         return part if kept.all() else part.filter(kept)
 
@@ -625,17 +625,16 @@ class Extraction:
         fields, key = REFERENCE_FIELDS[table], REFERENCE_KEYS[table]
         files = self.source.references.get(table, ())
         earlier = self.source.earlier
-        if not files:
-            self._create(table, text_schema(list(fields)))
-        elif earlier is not None:
-            self._create(table, text_schema(list(fields)))
+        if files and earlier is None:
+            self._ingest(table, files, list(fields))
+            self.counts[table] = self._keep_accepted(table, files, fields, key)
+            return
+        self._create(table, text_schema(list(fields)))
+        if files and earlier is not None:
             with pq.ParquetFile(earlier.references[table]) as kept:
                 rows = kept.iter_batches()
                 self._append(table, pa.RecordBatchReader.from_batches(kept.schema_arrow, rows))
             self.counts[table] = Counts()  # beside those of the earlier run
-        else:
-            self._ingest(table, files, list(fields))
-            self.counts[table] = self._keep_accepted(table, files, fields, key)
 
     def _keep_accepted(
         self, table: str, files: Sequence[Table], fields: Mapping[str, Field], key: str

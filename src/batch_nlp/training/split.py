@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from batch_nlp.errors import InputError
 
 _MOST_FOLDS = 20
-"""A random share is so many folds of at most so many, or one of more where it is smaller."""
+"""A random share is some of at most so many folds; a smaller one is one of more."""
 
 
 @dataclass(frozen=True, kw_only=True)
