@@ -6,6 +6,8 @@ import pickle
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -22,7 +24,23 @@ TRAINING = [
     "",
 ] * 2
 NEW = ["Good soup, good SOUP.", "", "unheard of", "the the the was good tea no", "café\n100"]
-WORDS = ["soup", "good", "tea", "no", "was", "the", "GOOD", "new", "a", "!", "İ", "ß", "cafe\u0301"]
+WORDS = [
+    "soup",
+    "good",
+    "tea",
+    "no",
+    "was",
+    "the",
+    "GOOD",
+    "new",
+    "a",
+    "!",
+    "İ",
+    "ß",
+    "cafe\u0301",
+    "\u039f\u03a3",
+    "\u039f\u03a3'\u0391",
+]
 
 
 def both(**options: Any) -> tuple[Any, Any]:
@@ -87,6 +105,7 @@ def test_words_of_any_length(length: int) -> None:
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=5))
 @example(["a\x00b \x00 ab\x1cab \x7fab", "\u212b\u0130 ab", "\ud800 ab"])
+@example(["\u039f\u03a3 ab", "ab\u03a3'\u0391 \u039f\u03a3"])
 def test_any_characters(texts: list[str]) -> None:
     training = [*texts, "ab \u212a", "\ud800 \u0130ab \x00ab"]
     fast = NgramVectorizer(ngram_range=(1, 2)).fit(training)
@@ -100,7 +119,7 @@ def test_words_whose_numbers_meet_are_told_apart() -> None:
     known, new = words[::2], words[1::2]
     numbers = WordNumbers(dict(zip(known, range(len(known)), strict=True)))
     assert len(numbers._short.mixed) < len(known)
-    found, sizes = numbers.find([" ".join(known), " ".join(new)])
+    found, sizes = numbers.find(pa.array([" ".join(known), " ".join(new)]))
     assert sizes.tolist() == [len(known), len(new)]
     assert found.tolist() == [*range(len(known)), *[-1] * len(new)]
 
@@ -131,3 +150,25 @@ def test_no_text_is_refused_as_scikit_learn_does() -> None:
     for vectorizer in both():
         with pytest.raises(ValueError, match="0 sample"):
             vectorizer.transform([])
+
+
+def test_texts_in_any_container() -> None:
+    fast, plain = both(ngram_range=(1, 2))
+    expected = plain.transform(NEW).toarray()
+    for texts in (
+        iter(NEW),
+        np.array(NEW, dtype=object),
+        pd.Series(NEW),
+        pd.Series(NEW, dtype=object),
+    ):
+        np.testing.assert_array_equal(fast.transform(texts).toarray(), expected)
+
+
+def test_what_is_no_text_is_treated_as_scikit_learn_does() -> None:
+    fast, plain = both()
+    for texts in ("good soup", ["good", None], ["good", 3]):
+        for vectorizer in (fast, plain):
+            with pytest.raises((ValueError, AttributeError)):
+                vectorizer.transform(texts)
+    found, expected = fast.transform([b"good soup"]), plain.transform([b"good soup"])
+    np.testing.assert_array_equal(found.toarray(), expected.toarray())

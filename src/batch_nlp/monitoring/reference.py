@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import confusion_matrix
@@ -168,12 +170,7 @@ class Words:
         >>> words.unknown(pd.Series(["Good soup", "good tea", "!"])).tolist()
         [0.0, 0.5, nan]
         """
-        starts = [
-            text if len(text) <= BEGINNING else _whole_words(text[:BEGINNING])
-            for text in texts.tolist()
-        ]
-        if self.lowercase:
-            starts = [start.lower() for start in starts]
+        starts = _beginnings(pa.array(texts, pa.large_string()))
         found, sizes = self._find(starts)
         known = np.bincount(np.repeat(np.arange(len(sizes)), sizes)[found], minlength=len(sizes))
         shares = np.full(len(sizes), np.nan)
@@ -181,12 +178,15 @@ class Words:
         shares[some] = 1 - known[some] / sizes[some]
         return shares
 
-    def _find(self, texts: list[str]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    def _find(
+        self, texts: pa.Array | pa.ChunkedArray
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
         """Tell for each word of the texts whether it is known, and how many each text has."""
         if self.pattern == WORD and self.lowercase:
             numbers, sizes = self._numbers.find(texts)
             return numbers >= 0, sizes
-        words = list(map(re.compile(self.pattern).findall, texts))
+        lowered = [text.lower() if self.lowercase else text for text in texts.to_pylist()]
+        words = list(map(re.compile(self.pattern).findall, lowered))
         sizes = np.fromiter(map(len, words), np.int64, len(words))
         knows = map(self.known.__contains__, chain.from_iterable(words))
         return np.fromiter(knows, np.bool_, sizes.sum()), sizes
@@ -196,8 +196,12 @@ class Words:
         return WordNumbers(dict.fromkeys(self.known, 0))
 
 
-def _whole_words(start: str) -> str:
-    return start.rpartition(" ")[0] or start
+def _beginnings(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Give the first `BEGINNING` characters of each text, without a last word that goes on."""
+    cut = pc.utf8_slice_codeunits(texts, 0, BEGINNING)
+    whole = pc.replace_substring_regex(cut, " [^ ]*$", "")
+    whole = pc.if_else(pc.equal(whole, ""), cut, whole)
+    return pc.if_else(pc.greater(pc.utf8_length(texts), BEGINNING), whole, texts)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from string import ascii_lowercase, digits
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.utils.validation import check_is_fitted
@@ -23,8 +26,11 @@ _TEXTS = 1000
 
 
 _SHORT = re.compile(r"\w{2,16}", re.ASCII)
+_WORDS = re.compile(WORD)
+_SIGMA = "\N{GREEK CAPITAL LETTER SIGMA}".encode()
 _NOT_ASCII = 128
-_IN_WORD = np.array([chr(code).isalnum() or chr(code) == "_" for code in range(_NOT_ASCII + 1)])
+_BREAK = "\n"
+"""Stands between texts: no word goes over it."""
 _HALF = 8
 """Characters that are compared at once; a short word has at most twice as many."""
 
@@ -67,15 +73,14 @@ class NgramVectorizer(TfidfVectorizer):  # type: ignore[misc]
             If there is no text.
         """
         check_is_fitted(self)
-        texts = list(raw_documents)
-        if not texts or not self._is_plain():
-            return super().transform(texts)
+        documents = raw_documents if isinstance(raw_documents, Sized) else list(raw_documents)
+        texts = _arrow(documents) if self._is_plain() else None
+        if texts is None or not len(texts):
+            return super().transform(documents)
         lookup = self._lookup()
-        parts = [
-            lookup.counts([text.lower() for text in texts[start : start + _TEXTS]])
-            for start in range(0, len(texts), _TEXTS)
-        ]
-        counts = sparse.vstack(parts, format="csr")
+        starts = range(0, len(texts), _TEXTS)
+        parts = [lookup.counts(texts.slice(start, _TEXTS)) for start in starts]
+        counts = parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
         return self._tfidf.transform(counts.astype(self.dtype), copy=False)
 
     def _is_plain(self) -> bool:
@@ -143,23 +148,30 @@ class _Lookup:
         pairs, pair_columns = np.array(found, dtype=np.int64).reshape(-1, 2).T
         return cls(vocabulary, WordNumbers(numbers), columns, pd.Index(pairs), pair_columns)
 
-    def counts(self, texts: list[str]) -> sparse.csr_matrix:
+    def counts(self, texts: pa.Array | pa.ChunkedArray) -> sparse.csr_matrix:
         """Count the known words and pairs of each text; shape (n_texts, n_features)."""
         numbers, sizes = self.words.find(texts)
         text = np.repeat(np.arange(len(texts)), sizes)
         first, second = numbers[:-1], numbers[1:]
-        both = (first >= 0) & (second >= 0) & (text[:-1] == text[1:])
-        sought = first[both] * len(self.words.numbers) + second[both]
-        place = self.pairs.get_indexer(pd.Index(sought))
+        both = np.flatnonzero((first >= 0) & (second >= 0) & (text[:-1] == text[1:]))
+        place = self.pairs.get_indexer(
+            pd.Index(first[both] * len(self.words.numbers) + second[both])
+        )
+        known = np.flatnonzero(place >= 0)
         single = self.columns[numbers]
-        column = np.concatenate([single[single >= 0], self.pair_columns[place[place >= 0]]])
-        row = np.concatenate([text[single >= 0], text[:-1][both][place >= 0]])
+        alone = np.flatnonzero(single >= 0)
         n_features = len(self.vocabulary)
         # Short numbers are sorted faster.
         kind = np.min_scalar_type((len(texts) + 1) * n_features)
-        cells, times = np.unique((row * n_features + column).astype(kind), return_counts=True)
-        ends = np.searchsorted(cells, (np.arange(len(texts) + 1) * n_features).astype(kind))
-        return sparse.csr_matrix((times, cells % n_features, ends), shape=(len(texts), n_features))
+        cells = np.empty(len(alone) + len(known), kind)
+        cells[: len(alone)] = text[alone] * n_features + single[alone]
+        cells[len(alone) :] = text[both[known]] * n_features + self.pair_columns[place[known]]
+        cells.sort()
+        begins = np.flatnonzero(np.append(len(cells) > 0, cells[1:] != cells[:-1]))
+        distinct, times = cells[begins], np.diff(begins, append=len(cells))
+        ends = np.searchsorted(distinct, (np.arange(len(texts) + 1) * n_features).astype(kind))
+        shape = (len(texts), n_features)
+        return sparse.csr_matrix((times, distinct % n_features, ends), shape=shape)
 
 
 @dataclass(frozen=True)
@@ -177,14 +189,17 @@ class WordNumbers:
     Examples
     --------
     >>> known = WordNumbers({"good": 0, "soup": 1})
-    >>> [each.tolist() for each in known.find(["good, hot soup", "", "soup \u00e0 la soup"])]
+    >>> texts = pa.array(["Good, hot soup", "", "soup \u00e0 la SOUP"])
+    >>> [each.tolist() for each in known.find(texts)]
     [[0, -1, 1, 1, -1, 1], [3, 0, 3]]
     """
 
     numbers: dict[str, int]
 
-    def find(self, texts: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Find the words of texts in which capitals are lowered already.
+    def find(
+        self, texts: pa.Array | pa.ChunkedArray
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Find the words of texts, capitals lowered.
 
         Returns
         -------
@@ -193,40 +208,34 @@ class WordNumbers:
         sizes : ndarray of shape (n_texts,)
             How many words each text has.
         """
-        plain = np.fromiter(map(str.isascii, texts), np.bool_, len(texts))
-        sizes = np.empty(len(texts), np.int64)
-        some, sizes[plain] = self._find([text for text in texts if text.isascii()])
-        if plain.all():
-            return some, sizes
-        # Apart, for they take four times the room.
-        others, sizes[~plain] = self._find([text for text in texts if not text.isascii()])
-        numbers = np.empty(sizes.sum(), np.int64)
-        of_plain = np.repeat(plain, sizes)
-        numbers[of_plain], numbers[~of_plain] = some, others
-        return numbers, sizes
-
-    def _find(self, texts: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        # A blank on both sides of each text, and behind the last as many as are read at once.
-        joined = "\n".join(["", *texts, *[""] * 2 * _HALF])
-        characters, inside = _characters(joined)
+        codes, begins = _joined(texts)
+        foreign = codes >= _NOT_ASCII
+        places = np.flatnonzero(foreign)
+        if ((codes[places] == _SIGMA[0]) & (codes[places + 1] == _SIGMA[1])).any():
+            # The one letter that is lowered by what is around it.
+            return self.find(pa.array([text.lower() for text in texts.to_pylist()]))
+        inside = _in_word(codes) | foreign
         edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
         starts, lengths = edges[::2], edges[1::2] - edges[::2]
-        whole = lengths >= 2
-        starts, lengths = starts[whole], lengths[whole]
-        begins = np.cumsum([1, *(len(text) + 1 for text in texts)])
-        sizes = np.diff(np.searchsorted(starts, begins))
-        read = np.ndarray(len(characters) - _HALF + 1, "<u8", characters, strides=(1,))
-        head = read[starts] & _FIRST_BYTES[np.minimum(lengths, _HALF)]
-        tail = read[starts + _HALF] & _FIRST_BYTES[np.clip(lengths - _HALF, 0, _HALF)]
-        numbers, sure = self._short.find(head, tail)
-        unsure = ~sure | (lengths > 2 * _HALF)
-        if not joined.isascii():
-            foreign = np.append(0, np.cumsum(characters == _NOT_ASCII))
-            unsure |= foreign[starts + lengths] > foreign[starts]
-        for place in np.flatnonzero(unsure).tolist():
-            start = int(starts[place])
-            numbers[place] = self.numbers.get(joined[start : start + int(lengths[place])], -1)
-        return numbers, sizes
+        long = np.flatnonzero(lengths >= 2)
+        starts, lengths = starts[long], lengths[long]
+        numbers, sure = self._short.find(*_ends(codes, starts, lengths))
+        sure &= lengths <= 2 * _HALF
+        sure[np.searchsorted(starts, places, "right") - 1] = False
+        # What has other characters than those of ASCII may be a word, several or none.
+        n_words = np.ones(len(starts), np.int64)
+        found = []
+        unsure = np.flatnonzero(~sure)
+        for place in unsure.tolist():
+            run = codes[starts[place] : starts[place] + lengths[place]].tobytes().decode().lower()
+            words = _WORDS.findall(run)
+            n_words[place] = len(words)
+            found += [self.numbers.get(word, -1) for word in words]
+        if len(unsure):
+            numbers = np.repeat(numbers, n_words)
+            numbers[np.repeat(~sure, n_words)] = found
+        ends = np.append(0, np.cumsum(n_words))
+        return numbers, np.diff(ends[np.searchsorted(starts, begins)])
 
     @cached_property
     def _short(self) -> _ShortWords:
@@ -276,18 +285,61 @@ class _ShortWords:
         return numbers, sure
 
 
-def _characters(text: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Give the ASCII code of each character, or `_NOT_ASCII`, and whether it may be in a word."""
-    if text.isascii():
-        characters = np.frombuffer(text.encode("ascii"), np.uint8)
-        return characters, _IN_WORD[characters]
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    characters = np.minimum(codes, _NOT_ASCII).astype(np.uint8)
-    inside = _IN_WORD[characters]
-    foreign = characters == _NOT_ASCII
-    distinct, which = np.unique(codes[foreign], return_inverse=True)
-    inside[foreign] = np.array([chr(code).isalnum() for code in distinct.tolist()])[which]
-    return characters, inside
+def _joined(
+    texts: pa.Array | pa.ChunkedArray,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Put texts one after the other, the capitals of ASCII lowered, a break around each.
+
+    Returns
+    -------
+    codes : ndarray of shape (n_bytes,)
+        UTF-8, behind the last text as many breaks as bytes are read at once.
+    begins : ndarray of shape (n_texts + 1,)
+        The place of each text's first byte, and of the one that would come.
+    """
+    whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    lowered = pc.ascii_lower(whole.cast(pa.large_string()))
+    nothing, between = (pa.scalar(each, lowered.type) for each in ("", _BREAK))
+    broken = pc.binary_join_element_wise(lowered, nothing, between)
+    begins = np.append(1, 1 + np.cumsum(pc.binary_length(broken).to_numpy()))
+    codes = np.full(begins[-1] + 2 * _HALF, ord(_BREAK), np.uint8)
+    if len(broken):
+        _, offsets, data = broken.buffers()
+        first = np.frombuffer(offsets, np.int64)[broken.offset]
+        codes[1 : begins[-1]] = np.frombuffer(data, np.uint8)[first : first + begins[-1] - 1]
+    return codes, begins
+
+
+def _ends(
+    codes: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Give the first 8 bytes of words and the next 8, as numbers, the lowest byte first."""
+    read = np.ndarray(len(codes) - _HALF + 1, "<u8", codes, strides=(1,))
+    head = read[starts] & _FIRST_BYTES[np.minimum(lengths, _HALF)]
+    tail = np.zeros_like(head)
+    long = np.flatnonzero(lengths > _HALF)
+    rest = np.minimum(lengths[long] - _HALF, _HALF)
+    tail[long] = read[starts[long] + _HALF] & _FIRST_BYTES[rest]
+    return head, tail
+
+
+def _in_word(lowered: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Tell which ASCII characters are letters, digits and underscores; there are no capitals."""
+    letter = lowered - np.uint8(ord("a")) < len(ascii_lowercase)
+    digit = lowered - np.uint8(ord("0")) < len(digits)
+    inside: npt.NDArray[np.bool_] = letter | digit | (lowered == ord("_"))
+    return inside
+
+
+def _arrow(documents: Any) -> pa.Array | pa.ChunkedArray | None:
+    """Give texts as Arrow holds them; None where it does not hold such texts."""
+    if isinstance(documents, str):
+        return None
+    try:
+        texts = pa.array(documents, pa.large_string())
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
+        return None
+    return texts if not texts.null_count else None
 
 
 def _mixed(head: npt.NDArray[np.uint64], tail: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

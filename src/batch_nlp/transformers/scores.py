@@ -140,11 +140,11 @@ class OutOfFoldScores(LearningStep):
         scores = np.empty((len(texts), len(self.classes_)))
         for fold, (seen, unseen) in enumerate(self._folds(texts, classes)):
             estimator = (
-                clone(self.estimator).fit(texts[seen], classes[seen])
+                clone(self.estimator).fit(texts.iloc[seen], classes[seen])
                 if self.refit
                 else self.estimators_[fold]
             )
-            scores[unseen] = self._scores(estimator, texts[unseen])
+            scores[unseen] = self._scores(estimator, texts.iloc[unseen])
         added = pd.DataFrame(self._named(scores), index=X.index)
         taken = sorted(set(X.columns).intersection(added.columns))
         if taken:
@@ -159,7 +159,7 @@ class OutOfFoldScores(LearningStep):
         else:
             self.estimator_ = None
             self.estimators_ = [
-                clone(self.estimator).fit(texts[seen], self._y[seen])
+                clone(self.estimator).fit(texts.iloc[seen], self._y[seen])
                 for seen, _ in self._folds(texts, self._y)
             ]
         self.classes_, self.class_of_ = np.unique(self._y), self._class_of
@@ -174,8 +174,8 @@ class OutOfFoldScores(LearningStep):
         scores[:, present] = estimator.predict_proba(texts)
         return scores
 
-    def _texts(self, X: pd.DataFrame) -> Any:
-        return X[self.column].fillna("").to_numpy(dtype=object)
+    def _texts(self, X: pd.DataFrame) -> pd.Series:
+        return X[self.column].fillna("")
 
     def _columns_needed(self) -> Sequence[str]:
         return [self.column]
