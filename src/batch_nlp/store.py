@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -186,12 +186,16 @@ class FeatureStore:
         self._vector_schema = pa.schema(
             [("text_key", pa.string()), ("vector", vector_type(kernel.n_dims))]
         )
+        distinct = {"key", "text_key", "text", kernel.embedder.column}
         self._rows = _Parts(
-            self.folder / "rows" / kernel.fingerprint[:_FOLDER_CHARACTERS], self._row_schema
+            self.folder / "rows" / kernel.fingerprint[:_FOLDER_CHARACTERS],
+            self._row_schema,
+            distinct,
         )
         self._vectors = _Parts(
             self.folder / "vectors" / kernel.vector_fingerprint[:_FOLDER_CHARACTERS],
             self._vector_schema,
+            distinct,
         )
 
     def features(self, accepted: pd.DataFrame) -> pd.DataFrame:
@@ -412,9 +416,10 @@ class _Parts:
     and processes add are found as they come.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, distinct: Collection[str]) -> None:
         self.folder = folder
         self.schema = schema
+        self.distinct = distinct
         self.key = schema.names[0]
         self._index = KeyIndex(folder, lambda file: self._read(file, [self.key])[self.key])
         self._used: set[Path] = set()
@@ -423,7 +428,9 @@ class _Parts:
         """Keep rows; their keys must be distinct."""
         if table.num_rows:
             path = self.folder / f"{uuid4().hex}.parquet"
-            with ParquetSink(path, self.schema, group_rows=_GROUP_ROWS) as sink:
+            with ParquetSink(
+                path, self.schema, group_rows=_GROUP_ROWS, distinct=self.distinct
+            ) as sink:
                 sink.write(table)
 
     def take(self, keys: npt.NDArray[Any], *, columns: Sequence[str] | None = None) -> pa.Table:

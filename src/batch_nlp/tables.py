@@ -13,7 +13,7 @@ import shutil
 import uuid
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -261,6 +261,9 @@ class ParquetSink:
         Columns of every batch.
     group_rows : int, optional
         Most rows of a row group; by default pyarrow's.
+    distinct : collection of str, optional
+        Columns whose values hardly repeat: no dictionary is made of them, and no smallest and
+        largest value is kept. Vectors are such columns in any case.
 
     Examples
     --------
@@ -274,17 +277,38 @@ class ParquetSink:
     2
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, *, group_rows: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        *,
+        group_rows: int | None = None,
+        distinct: Collection[str] = (),
+    ) -> None:
         self.path = path
         self.schema = schema
         self.group_rows = group_rows
+        self._vectors = [each.name for each in schema if pa.types.is_fixed_size_list(each.type)]
+        self._repeating = [
+            name for name in schema.names if name not in distinct and name not in self._vectors
+        ]
         self.rows = 0
         self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
             beside = undo.enter_context(atomic_path(self.path))
-            writer = pq.ParquetWriter(beside, self.schema, compression="zstd")
+            writer = pq.ParquetWriter(
+                beside,
+                self.schema,
+                compression="zstd",
+                use_dictionary=self._repeating,
+                write_statistics=self._repeating,
+                # Bytes of the same rank together are packed best.
+                column_encoding={
+                    f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in self._vectors
+                },
+            )
             self._writer = undo.enter_context(writer)
             self._undo = undo.pop_all()
         return self

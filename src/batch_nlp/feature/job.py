@@ -141,7 +141,9 @@ class FeatureJob:
         usage = Usage()
         with ExitStack() as stack:
             stack.enter_context(stream)
-            delivered = stack.enter_context(ParquetSink(folder / snapshot, SNAPSHOT))
+            delivered = stack.enter_context(
+                ParquetSink(folder / snapshot, SNAPSHOT, distinct=("id", "key"))
+            )
             layers = stack.enter_context(_Layers(paths, kernel)) if self.save_layers else None
             if last is not None and rest is not None:
                 with pq.ParquetFile(folder / last.snapshot) as known:

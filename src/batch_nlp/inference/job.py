@@ -23,7 +23,7 @@ from batch_nlp.kernel import Kernel
 from batch_nlp.logs import Clock, Logs
 from batch_nlp.monitoring.monitor import Monitor, Watch
 from batch_nlp.monitoring.reference import Seen
-from batch_nlp.predict import predict
+from batch_nlp.predict import PROBABILITIES, predict
 from batch_nlp.records import RunRecord
 from batch_nlp.rows.counts import Counts
 from batch_nlp.rows.extract import Engine, Source
@@ -229,7 +229,9 @@ class _Predictions:
     """The predictions' files; they appear when all of them are written."""
 
     def __init__(self, folder: Path, *, as_csv: bool, model_version: str, run_id: str) -> None:
-        self._sink = ParquetSink(folder / "predictions.parquet", PREDICTIONS)
+        self._sink = ParquetSink(
+            folder / "predictions.parquet", PREDICTIONS, distinct=("id", *PROBABILITIES)
+        )
         self._csv = folder / "predictions.csv" if as_csv else None
         self._same = {"model_version": model_version, "run_id": run_id}
         self._stack = ExitStack()
