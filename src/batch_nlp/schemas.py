@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -221,10 +222,6 @@ def _labels(texts: pd.Series) -> pd.Series:
     return named.fillna(numbers.where(numbers.isin([0, 1, 2]))).astype("float64")
 
 
-def _texts(texts: pd.Series) -> pd.Series:
-    return texts.astype("str")
-
-
 _PARSERS: dict[Kind, Callable[[pd.Series], pd.Series]] = {
     Kind.DATE: _dates,
     Kind.LABEL: _labels,
@@ -260,23 +257,16 @@ def parse(texts: pd.Series, kind: Kind) -> pd.Series:
     >>> parse(pd.Series(["Neutral", "2"], dtype="str"), Kind.LABEL).tolist()
     [1.0, 2.0]
     """
-    if kind is Kind.TEXT:
-        return _texts(texts)
-    # Most columns repeat few values: each is read once.
-    codes, distinct = pd.factorize(texts)
-    parsed = _PARSERS[kind](pd.Series(distinct, dtype="str"))
-    return parsed.reindex(codes).set_axis(texts.index)
+    return texts.astype("str") if kind is Kind.TEXT else _spread(*_distinct(texts, kind), texts)
 
 
-def acceptable(texts: pd.Series, parsed: pd.Series, name: str, field: Field) -> pd.Series:
-    """Tell which values of a column meet its contract.
+def hold(texts: pd.Series, name: str, field: Field) -> tuple[pd.Series, npt.NDArray[np.bool_]]:
+    """Give a column its type, and tell which values meet its contract.
 
     Parameters
     ----------
     texts : Series of str
         Values as read.
-    parsed : Series
-        The same with their type (see `parse`).
     name : str
         Of the column.
     field : Field
@@ -284,23 +274,38 @@ def acceptable(texts: pd.Series, parsed: pd.Series, name: str, field: Field) -> 
 
     Returns
     -------
-    Series of bool, of the same index
+    parsed : Series of the same index
+        See `parse`.
+    fine : ndarray of bool of shape (n_rows,)
 
     Examples
     --------
     >>> texts = pd.Series(["3", "9", None], dtype="str")
-    >>> field = MESSAGE_FIELDS["stars"]
-    >>> acceptable(texts, parse(texts, field.kind), "stars", field).tolist()
+    >>> hold(texts, "stars", MESSAGE_FIELDS["stars"])[1].tolist()
     [True, False, True]
     """
-    missing = texts.isna()
-    if name == "text":
-        fine = texts.str.strip() != ""
-    elif field.kind in _CHECKS:
-        fine = _CHECKS[field.kind][1](parsed)
-    else:
-        fine = ~missing
-    return fine & ~missing if field.required else fine | missing
+    if field.kind is Kind.TEXT:
+        fine = texts.notna().to_numpy() | (not field.required)
+        return texts.astype("str"), fine & _not_blank(texts).to_numpy() if name == "text" else fine
+    parsed, codes = _distinct(texts, field.kind)
+    # A missing value has the number -1, and so the last place.
+    fine = np.append(_CHECKS[field.kind][1](parsed), not field.required)[codes]
+    return _spread(parsed, codes, texts), fine
+
+
+def _distinct(texts: pd.Series, kind: Kind) -> tuple[pd.Series, npt.NDArray[np.intp]]:
+    """Read each value of a column once, for most columns repeat few; -1 is a missing one."""
+    codes, distinct = pd.factorize(texts)
+    return _PARSERS[kind](pd.Series(distinct, dtype="str")), codes
+
+
+def _spread(parsed: pd.Series, codes: npt.NDArray[np.intp], texts: pd.Series) -> pd.Series:
+    values = pd.api.extensions.take(parsed.array, codes, allow_fill=True)
+    return pd.Series(values, index=texts.index)
+
+
+def _not_blank(texts: pd.Series) -> pd.Series:
+    return texts.isna() | ~((texts == "") | texts.str.isspace())
 
 
 @cache
@@ -309,7 +314,7 @@ def _contract(fields: tuple[tuple[str, Field], ...]) -> DataFrameSchema:
 
     def checks(name: str, kind: Kind) -> list[Any]:
         if name == "text":
-            return [pandera.Check(lambda s: s.str.strip() != "", name="not blank")]
+            return [pandera.Check(_not_blank, name="not blank")]
         if kind not in _CHECKS:
             return []
         label, accepts = _CHECKS[kind]

@@ -26,6 +26,9 @@ _AHEAD = 2
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
+_KEPT_MEMORY = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(1 << 28))
+"""What a batch has freed is kept for the next one: else the kernel clears it anew each time."""
+
 _function: Callable[[Any], Any] | None = None
 
 
@@ -83,6 +86,9 @@ def mapped(
     if processes == 1:
         yield from map(function, items)
         return
+    # The C library reads them when a process starts.
+    for name, size in _KEPT_MEMORY.items():
+        os.environ.setdefault(name, size)
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         processes,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
-from batch_nlp.schemas import Field, acceptable, contract, parse
+from batch_nlp.schemas import Field, contract, hold
 
 FAILURE_COLUMNS = ("column", "check", "value")
 
@@ -56,13 +57,16 @@ def validate(frame: pd.DataFrame, fields: Mapping[str, Field]) -> Verdict:
     1   fans  whole number of at least 0    -1
     """
     rows = frame.reindex(columns=list(fields)).astype("str")
-    typed = {name: parse(rows[name], field.kind) for name, field in fields.items()}
-    fine = pd.Series(data=True, index=rows.index)
-    for name, field in fields.items():
-        fine &= acceptable(rows[name], typed[name], name, field)
-    found = [] if fine.all() else _failures(rows[~fine], fields)
-    failures = pd.concat(found) if found else pd.DataFrame(columns=list(FAILURE_COLUMNS))
-    accepted = pd.DataFrame(typed, index=rows.index).loc[~rows.index.isin(failures.index)]
+    held = {name: hold(rows[name], name, field) for name, field in fields.items()}
+    fine = np.ones(len(rows), np.bool_)
+    for _, meets in held.values():
+        fine &= meets
+    typed = pd.DataFrame({name: parsed for name, (parsed, _) in held.items()}, index=rows.index)
+    nothing = pd.DataFrame(columns=list(FAILURE_COLUMNS), dtype="str")
+    if fine.all():
+        return Verdict(accepted=typed, failures=nothing)
+    failures = pd.concat([nothing, *_failures(rows[~fine], fields)])
+    accepted = typed.loc[~rows.index.isin(failures.index)]
     return Verdict(accepted=accepted, failures=failures.astype("str").sort_index(kind="stable"))
 
 

@@ -128,16 +128,16 @@ class _Lookup:
 
     vocabulary: dict[str, int]
     words: WordNumbers
-    columns: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int32]
     pairs: pd.Index
-    pair_columns: npt.NDArray[np.int64]
+    pair_columns: npt.NDArray[np.int32]
 
     @classmethod
     def of(cls, vocabulary: dict[str, int]) -> _Lookup:
         split = {run: run.split(" ") for run in vocabulary}
         words = dict.fromkeys(chain.from_iterable(split.values()))
         numbers = {word: number for number, word in enumerate(words)}
-        columns = np.full(len(numbers) + 1, -1, dtype=np.int64)
+        columns = np.full(len(numbers) + 1, -1, dtype=np.int32)
         found = []
         for run, parts in split.items():
             if len(parts) == 1:
@@ -146,30 +146,31 @@ class _Lookup:
                 first, second = (numbers[word] for word in parts)
                 found.append((first * len(numbers) + second, vocabulary[run]))
         pairs, pair_columns = np.array(found, dtype=np.int64).reshape(-1, 2).T
-        return cls(vocabulary, WordNumbers(numbers), columns, pd.Index(pairs), pair_columns)
+        index = pd.Index(pairs)
+        return cls(vocabulary, WordNumbers(numbers), columns, index, pair_columns.astype(np.int32))
 
     def counts(self, texts: pa.Array | pa.ChunkedArray) -> sparse.csr_matrix:
         """Count the known words and pairs of each text; shape (n_texts, n_features)."""
         numbers, sizes = self.words.find(texts)
-        text = np.repeat(np.arange(len(texts)), sizes)
-        first, second = numbers[:-1], numbers[1:]
-        both = np.flatnonzero((first >= 0) & (second >= 0) & (text[:-1] == text[1:]))
-        place = self.pairs.get_indexer(
-            pd.Index(first[both] * len(self.words.numbers) + second[both])
-        )
-        known = np.flatnonzero(place >= 0)
-        single = self.columns[numbers]
-        alone = np.flatnonzero(single >= 0)
         n_features = len(self.vocabulary)
         # Short numbers are sorted faster.
         kind = np.min_scalar_type((len(texts) + 1) * n_features)
-        cells = np.empty(len(alone) + len(known), kind)
-        cells[: len(alone)] = text[alone] * n_features + single[alone]
-        cells[len(alone) :] = text[both[known]] * n_features + self.pair_columns[place[known]]
+        firsts = (np.arange(len(texts) + 1) * n_features).astype(kind)
+        row = np.repeat(firsts[:-1], sizes)
+        single = self.columns[numbers]
+        alone = np.flatnonzero(single >= 0)
+        known = numbers >= 0
+        both = np.flatnonzero(known[:-1] & known[1:] & (row[:-1] == row[1:]))
+        pair = numbers[both] * np.int64(len(self.words.numbers)) + numbers[both + 1]
+        place = self.pairs.get_indexer(pd.Index(pair, copy=False))
+        met = np.flatnonzero(place >= 0)
+        cells = np.empty(len(alone) + len(met), kind)
+        cells[: len(alone)] = row[alone] + single[alone].astype(kind)
+        cells[len(alone) :] = row[both[met]] + self.pair_columns[place[met]].astype(kind)
         cells.sort()
         begins = np.flatnonzero(np.append(len(cells) > 0, cells[1:] != cells[:-1]))
         distinct, times = cells[begins], np.diff(begins, append=len(cells))
-        ends = np.searchsorted(distinct, (np.arange(len(texts) + 1) * n_features).astype(kind))
+        ends = np.searchsorted(distinct, firsts)
         shape = (len(texts), n_features)
         return sparse.csr_matrix((times, distinct % n_features, ends), shape=shape)
 
@@ -198,7 +199,7 @@ class WordNumbers:
 
     def find(
         self, texts: pa.Array | pa.ChunkedArray
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
         """Find the words of texts, capitals lowered.
 
         Returns
@@ -250,16 +251,15 @@ class _ShortWords:
     ----------
     mixed : pandas.Index
         One number made of the two; a word with that of an earlier one is left out.
-    heads, tails : ndarray of shape (n_words,)
-        The two numbers.
-    numbers : ndarray of shape (n_words,)
-        Of each word.
+    tails : ndarray of shape (n_words + 1,)
+        The second number; together with the mixed one it gives the first. The last is no word's.
+    numbers : ndarray of shape (n_words + 1,)
+        Of each word; the last is -1, that of no word.
     """
 
     mixed: pd.Index
-    heads: npt.NDArray[np.uint64]
     tails: npt.NDArray[np.uint64]
-    numbers: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int32]
 
     @classmethod
     def of(cls, numbers: dict[str, int]) -> _ShortWords:
@@ -267,22 +267,19 @@ class _ShortWords:
         both = np.array(list(short), f"S{2 * _HALF}").view("<u8").reshape(-1, 2)
         mixed = pd.Index(_mixed(both[:, 0], both[:, 1]))
         first = ~mixed.duplicated()
-        heads, tails = both[first].T.copy()
-        return cls(mixed[first], heads, tails, np.array(list(short.values()), np.int64)[first])
+        tails = np.append(both[first, 1], np.uint64(0))
+        return cls(
+            mixed[first],
+            tails,
+            np.append(np.array(list(short.values()), np.int32)[first], np.int32(-1)),
+        )
 
     def find(
         self, head: npt.NDArray[np.uint64], tail: npt.NDArray[np.uint64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
         """Give the numbers of words, -1 for a new one, and whether that is sure."""
-        place = self.mixed.get_indexer(pd.Index(_mixed(head, tail)))
-        numbers = np.full(len(place), -1, np.int64)
-        met = np.flatnonzero(place >= 0)
-        place = place[met]
-        same = (self.heads[place] == head[met]) & (self.tails[place] == tail[met])
-        numbers[met[same]] = self.numbers[place[same]]
-        sure = np.ones(len(numbers), np.bool_)
-        sure[met[~same]] = False
-        return numbers, sure
+        place = self.mixed.get_indexer(pd.Index(_mixed(head, tail), copy=False))
+        return self.numbers[place], (self.tails[place] == tail) | (place < 0)
 
 
 def _joined(
