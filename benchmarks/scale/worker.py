@@ -158,6 +158,44 @@ class Derive:
         return int(batch.num_rows)
 
 
+def scored_known(folder: Path, target: Path, n: int) -> int:
+    """Label joined rows whose features are in the store that a run before has filled."""
+    from batch_nlp.artifact import Registry
+    from batch_nlp.monitoring.monitor import Monitor
+    from batch_nlp.rows.extract import Engine
+    from batch_nlp.run import kernel_of
+    from batch_nlp.settings import Paths
+    from batch_nlp.store import StoreAccess
+
+    paths = Paths(root=str(folder.parent / "root"))
+    engine = Engine()
+    artifact = Registry(paths.models, "sentiment").load()
+    kernel = kernel_of(artifact)
+    watch = Monitor().watch(artifact.model_pipeline, artifact.reference)
+    access = StoreAccess(paths.layer("04_feature"), kernel, engine)
+    score = Score(access, artifact.model_pipeline, watch)
+    batches = batches_of(source_of(folder), target, n)
+    return on_ready_processes(score, batches, ready=batches[0][:10], engine=engine, n=n)
+
+
+class Score:
+    """Validates a batch, takes its features from the store and labels it; for several processes."""
+
+    def __init__(self, access: Any, model: Any, watch: Any) -> None:
+        from batch_nlp.inference.job import Scoring
+
+        self.check = access.kernel.check
+        self.work = Scoring(access, model, watch)
+
+    def __call__(self, batch: Any) -> int:
+        from batch_nlp.logs import Clock
+
+        scored = self.work(self.check(batch.to_pandas()).accepted, Clock())
+        if scored.usage.computed or scored.usage.embedded:
+            raise RuntimeError("The store lacks features of these rows.")
+        return int(batch.num_rows)
+
+
 def batches_of(source: Any, target: Path, n: int) -> list[Any]:
     """Give `n` joined rows in the batches that the program would make of them."""
     from batch_nlp.rows.extract import Engine, Extraction
@@ -330,6 +368,7 @@ WORKS: dict[str, Callable[[Path, Path, int], int]] = {
         rows_polars,
         features_frame,
         features_ours,
+        scored_known,
         embed_static,
         tokenizer_alone,
         embed_sentiment,

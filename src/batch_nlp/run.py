@@ -407,7 +407,7 @@ class _Run:
         Where none are named, they are what a training held back.
         """
         artifact = self.registry.load()
-        kernel = _kernel_of(artifact)
+        kernel = kernel_of(artifact)
         if files is not None:
             return artifact, kernel, self.dataset.source(files, kernel.fields)
         new = self.paths.layer("09_inference") / "new"
@@ -442,7 +442,7 @@ class _Run:
             )
             in_use = self.registry.load()
             try:
-                self.feature(_kernel_of(in_use))
+                self.feature(kernel_of(in_use))
                 read = read_manifest(self.store).sources
                 if set(read.values()) == set(in_use.card["features"]["sources"].values()):
                     logger.warning("No file has changed: this gives the same model again.")
@@ -467,8 +467,14 @@ class _Run:
         return OUTSIDE_BAND
 
 
-def _kernel_of(artifact: Artifact) -> Kernel:
-    """Give the feature pipeline that a model was trained with."""
+def kernel_of(artifact: Artifact) -> Kernel:
+    """Give the feature pipeline that a model was trained with.
+
+    Raises
+    ------
+    ArtifactError
+        If its embedding model is no longer the same.
+    """
     features = artifact.card["features"]
     kernel = Kernel(
         fields=fields_from_json(features["fields"]),

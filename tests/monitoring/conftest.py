@@ -16,7 +16,7 @@ from batch_nlp.monitoring.monitor import Watch
 from batch_nlp.monitoring.reference import Look, Reference, Words
 from batch_nlp.predict import predict
 from batch_nlp.rows.extract import Engine
-from batch_nlp.run import _kernel_of
+from batch_nlp.run import kernel_of
 from batch_nlp.store import FeatureStore
 
 
@@ -40,7 +40,7 @@ class Judged:
     def look_at(self, texts: list[str]) -> Look:
         """Look at the same rows with other texts."""
         features = self.features.iloc[: len(texts)].reset_index(drop=True)
-        kernel = _kernel_of(self.artifact)
+        kernel = kernel_of(self.artifact)
         content = features[kernel.content].assign(text=pd.Series(texts, dtype="str"))
         derived = kernel.derive(content)
         vectors = kernel.embedder.encode_distinct(derived["clean_text"]).vectors
@@ -56,7 +56,7 @@ def judged(trained_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Judg
     assert artifact.reference is not None
     reference = Reference.from_dict(artifact.reference)
     assert reference is not None
-    kernel = _kernel_of(artifact)
+    kernel = kernel_of(artifact)
     rows = pd.read_parquet(trained_root / "data" / "09_inference" / "new" / "held_out.parquet")
     store = FeatureStore(tmp_path_factory.mktemp("store"), kernel, Clock(), Engine())
     features = store.features(rows).drop(columns="key")

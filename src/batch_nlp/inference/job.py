@@ -34,6 +34,7 @@ from batch_nlp.store import StoreAccess, Usage, make_room
 from batch_nlp.tables import ParquetSink, atomic_path, formula_safe, from_pandas
 
 SCORED = pa.schema([each for each in PREDICTIONS if each.name not in ("model_version", "run_id")])
+"""What is known of a prediction before it is written: its columns but those of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ class InferenceJob:
             rejected=rejected,
             clock=clock,
             targets=False,
-            work=_Work(StoreAccess(features, kernel, engine), artifact.model_pipeline, watch),
+            work=Scoring(StoreAccess(features, kernel, engine), artifact.model_pipeline, watch),
             inputs=inputs,
             shards=Shards(shards / fingerprint, _pack, _unpack),
         )
@@ -181,8 +182,20 @@ class InferenceJob:
 
 
 @dataclass(frozen=True)
-class _Scored:
-    """The predictions of a batch, what was seen in it, and what the store was used for."""
+class Scored:
+    """What scoring makes of a batch.
+
+    Attributes
+    ----------
+    predictions : Table
+        A row for each message, with the columns of `SCORED`.
+    counts : ndarray of int of shape (3,)
+        Messages of each class.
+    usage : Usage
+        What was taken from the store and added.
+    seen : Seen or None
+        For monitoring.
+    """
 
     predictions: pa.Table
     counts: npt.NDArray[np.int64]
@@ -190,7 +203,7 @@ class _Scored:
     seen: Seen | None
 
 
-def _pack(scored: _Scored) -> tuple[pa.Table, Mapping[str, Any]]:
+def _pack(scored: Scored) -> tuple[pa.Table, Mapping[str, Any]]:
     return scored.predictions, {
         "counts": scored.counts.tolist(),
         "usage": asdict(scored.usage),
@@ -198,20 +211,31 @@ def _pack(scored: _Scored) -> tuple[pa.Table, Mapping[str, Any]]:
     }
 
 
-def _unpack(predictions: pa.Table, about: Mapping[str, Any]) -> _Scored:
+def _unpack(predictions: pa.Table, about: Mapping[str, Any]) -> Scored:
     seen = Seen.from_dict(about["seen"]) if about["seen"] is not None else None
-    return _Scored(predictions, np.array(about["counts"]), Usage(**about["usage"]), seen)
+    return Scored(predictions, np.array(about["counts"]), Usage(**about["usage"]), seen)
 
 
 @dataclass
-class _Work:
-    """Scores accepted rows, in any process."""
+class Scoring:
+    """Scores accepted rows, in any process.
+
+    Parameters
+    ----------
+    access : StoreAccess
+        Gives the features.
+    model : Pipeline
+        Fitted; gives the classes.
+    watch : Watch, optional
+        Looks on.
+    """
 
     access: StoreAccess
     model: Pipeline
     watch: Watch | None = None
 
-    def __call__(self, accepted: pd.DataFrame, clock: Clock) -> _Scored:
+    def __call__(self, accepted: pd.DataFrame, clock: Clock) -> Scored:
+        """Score rows that meet the contract, the steps measured by `clock`."""
         store = self.access.for_batch(clock)
         features = store.features(accepted)
         with clock.step("predict"):
@@ -222,7 +246,7 @@ class _Work:
         if self.watch is not None:
             with clock.step("monitor"):
                 seen = self.watch(features, predicted)
-        return _Scored(predictions, counts, store.usage, seen)
+        return Scored(predictions, counts, store.usage, seen)
 
 
 class _Predictions:
