@@ -217,3 +217,25 @@ def test_an_index_that_contradicts_itself_is_damaged(
     folder.read.clear()
     assert found(folder.index(), 4) == {"a": [4]}
     assert folder.read == ["a"]
+
+
+def mapped_kb(path: Path) -> int:
+    """Give how much of a file this process has in memory."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    resident = 0
+    for line in lines:
+        if line.endswith(str(path)):
+            resident += next(int(each.split()[1]) for each in lines if each.startswith("Rss:"))
+    return resident
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux tells what is resident")
+def test_pages_of_a_written_index_are_given_back(folder: Folder) -> None:
+    folder.add("a", *range(5_000))
+    index = folder.index()
+    (path,) = folder.written
+    assert np.sum(index._kept.heads) > 0
+    assert mapped_kb(path) > 0
+    for _ in range(2):
+        assert found(index, 7, 4_999, 5_000) == {"a": [7, 4_999]}
+        assert mapped_kb(path) == 0

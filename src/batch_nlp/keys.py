@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -120,6 +121,7 @@ class KeyIndex:
         """
         sought = short(keys)
         found = [self._kept.find(sought), self._recent.find(sought) + self._kept.n_rows]
+        self._kept.let_go()
         return np.unique(np.concatenate(found))
 
     def _keep(self, there: Iterable[str]) -> None:
@@ -168,6 +170,8 @@ class _Sorted:
     heads, tails : ndarray of shape (n_rows,), uint32 and uint16
         As in `Short`; in the order of the heads.
     rows : ndarray of shape (n_rows,), uint32
+    mapped : mmap or None
+        The memory of these columns, where a file is mapped there.
     """
 
     names: tuple[str, ...]
@@ -175,6 +179,7 @@ class _Sorted:
     heads: npt.NDArray[np.uint32]
     rows: npt.NDArray[np.uint32]
     tails: npt.NDArray[np.uint16]
+    mapped: mmap.mmap | None = None
 
     @classmethod
     def empty(cls) -> Self:
@@ -207,16 +212,22 @@ class _Sorted:
         with path.open("rb") as file:
             about = json.loads(file.readline())
             begins, ends = file.tell(), file.seek(0, os.SEEK_END)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         names, starts = tuple(about["names"]), np.array(about["starts"], np.int64)
         n_rows, rest = divmod(ends - begins, sum(kind.itemsize for kind in _COLUMNS))
         if len(starts) != len(set(names)) + 1 or starts[-1] != n_rows or rest:
             message = f"{path} says other things of its files than it holds."
             raise ValueError(message)
-        whole = np.memmap(path, np.uint8, "r", offset=begins)
+        whole = np.frombuffer(mapped, np.uint8, offset=begins)
         ends_at = np.cumsum([n_rows * kind.itemsize for kind in _COLUMNS])
-        parts = np.split(np.asarray(whole), ends_at[:-1])
+        parts = np.split(whole, ends_at[:-1])
         heads, rows, tails = (part.view(kind) for part, kind in zip(parts, _COLUMNS, strict=True))
-        return cls(names, starts, heads, rows, tails)
+        return cls(names, starts, heads, rows, tails, mapped)
+
+    def let_go(self) -> None:
+        """Give the pages of a mapped file back to the system, which reads them again as needed."""
+        if self.mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.mapped.madvise(mmap.MADV_DONTNEED)
 
     def write(self, path: Path, later: _Sorted) -> None:
         """Write this index and a later one as one: a line of JSON, then column by column."""
@@ -240,8 +251,8 @@ class _Sorted:
     def merged(self, later: _Sorted) -> _Sorted:
         """Give this index and a later one as one."""
         at = np.searchsorted(self.heads, later.heads, "right")
-        columns = [np.insert(own, at, added) for own, added in self._beside(later)]
-        return _Sorted(*self._numbered(later), *columns)
+        heads, rows, tails = (np.insert(own, at, added) for own, added in self._beside(later))
+        return _Sorted(*self._numbered(later), heads, rows, tails)
 
     def _numbered(self, later: _Sorted) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
         names = (*self.names, *later.names)
