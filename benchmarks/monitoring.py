@@ -31,7 +31,7 @@ from batch_nlp.predict import predict
 from batch_nlp.rows.datasets import Dataset, HeldOutDataset, MessagesDataset, YelpDataset
 from batch_nlp.rows.extract import Engine
 from batch_nlp.rows.stream import RowStream
-from batch_nlp.run import _kernel_of
+from batch_nlp.run import kernel_of
 from batch_nlp.schemas import LABELS
 from batch_nlp.store import FeatureStore
 
@@ -69,7 +69,7 @@ class Model:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.artifact = Registry(root / "models", "sentiment").load()
-        self.kernel = _kernel_of(self.artifact)
+        self.kernel = kernel_of(self.artifact)
         reference = Reference.from_dict(self.artifact.reference or {})
         if reference is None:
             sys.exit("The model has no reference.")

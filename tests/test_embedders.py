@@ -312,13 +312,42 @@ def test_sentence_model_by_folder_and_pickle() -> None:
 
 @pytest.mark.transformers
 @needs_extra
-def test_sentence_vectors_are_those_of_sentence_transformers() -> None:
+@pytest.mark.parametrize("intel", [False, True])
+def test_sentence_vectors_are_those_of_sentence_transformers(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, intel: bool
+) -> None:
     from sentence_transformers import SentenceTransformer
 
+    monkeypatch.setattr(embedders, "_made_by_intel", lambda: intel)
+    embedders._sentence_model.cache_clear()
+    request.addfinalizer(embedders._sentence_model.cache_clear)
     plain = SentenceTransformer(str(sentence_folder(None)), device="cpu").encode(TEXTS)
     np.testing.assert_allclose(
         SentenceEmbedder(device="cpu").encode(TEXTS).vectors, plain, atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("about", "processor", "intel"),
+    [
+        ("vendor_id\t: GenuineIntel\n", "", True),
+        ("vendor_id\t: AuthenticAMD\n", "GenuineIntel", False),
+        (None, "Intel64 Family 6 Model 207 Stepping 2, GenuineIntel", True),
+        (None, "arm", False),
+    ],
+)
+def test_whose_processor_it_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    about: str | None,
+    processor: str,
+    intel: bool,
+) -> None:
+    monkeypatch.setattr(embedders, "_PROCESSORS", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.processor", lambda: processor)
+    if about is not None:
+        (tmp_path / "cpuinfo").write_text(about)
+    assert embedders._made_by_intel() is intel
 
 
 @pytest.mark.transformers

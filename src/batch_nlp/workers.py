@@ -26,8 +26,11 @@ _AHEAD = 2
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-_KEPT_MEMORY = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(1 << 28))
-"""What a batch has freed is kept for the next one: else the kernel clears it anew each time."""
+_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
+"""What a batch has freed is kept for the next one: else the kernel clears it anew each time.
+
+Up to its version 2.34 the GNU C library takes no higher threshold for what is mapped by itself.
+"""
 
 _function: Callable[[Any], Any] | None = None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from batch_nlp.schemas import Field, contract, hold
+from batch_nlp.schemas import Field, contract, read_and_check
 
 FAILURE_COLUMNS = ("column", "check", "value")
 
@@ -57,7 +57,7 @@ def validate(frame: pd.DataFrame, fields: Mapping[str, Field]) -> Verdict:
     1   fans  whole number of at least 0    -1
     """
     rows = frame.reindex(columns=list(fields)).astype("str")
-    held = {name: hold(rows[name], name, field) for name, field in fields.items()}
+    held = {name: read_and_check(rows[name], name, field) for name, field in fields.items()}
     fine = np.ones(len(rows), np.bool_)
     for _, meets in held.values():
         fine &= meets

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from string import ascii_lowercase, digits
+from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ _NOT_ASCII = 128
 _BREAK = "\n"
 """Stands between texts: no word goes over it."""
 _HALF = 8
-"""Characters that are compared at once; a short word has at most twice as many."""
+"""Bytes that are compared at once; a short word has at most twice as many."""
 
 _FIRST_BYTES = np.array([(1 << 8 * n) - 1 for n in range(_HALF)] + [2**64 - 1], np.uint64)
 """What keeps the first 0 to 8 bytes of a number whose lowest byte comes first."""
@@ -86,6 +86,7 @@ class NgramVectorizer(TfidfVectorizer):  # type: ignore[misc]
     def _is_plain(self) -> bool:
         return (
             self.input == "content"
+            and self.encoding == "utf-8"
             and self.analyzer == "word"
             and self.lowercase
             and not self.binary
@@ -202,6 +203,11 @@ class WordNumbers:
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
         """Find the words of texts, capitals lowered.
 
+        Parameters
+        ----------
+        texts : Array or ChunkedArray of str
+            None of them missing.
+
         Returns
         -------
         numbers : ndarray of shape (n_words,)
@@ -218,25 +224,32 @@ class WordNumbers:
         inside = _in_word(codes) | foreign
         edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
         starts, lengths = edges[::2], edges[1::2] - edges[::2]
-        long = np.flatnonzero(lengths >= 2)
-        starts, lengths = starts[long], lengths[long]
+        whole = np.flatnonzero(lengths >= 2)
+        starts, lengths = starts[whole], lengths[whole]
         numbers, sure = self._short.find(*_ends(codes, starts, lengths))
         sure &= lengths <= 2 * _HALF
         sure[np.searchsorted(starts, places, "right") - 1] = False
-        # What has other characters than those of ASCII may be a word, several or none.
-        n_words = np.ones(len(starts), np.int64)
-        found = []
+        # One by one: long words, those whose numbers meet, and what is not all ASCII, which may
+        # be several words or none.
         unsure = np.flatnonzero(~sure)
-        for place in unsure.tolist():
-            run = codes[starts[place] : starts[place] + lengths[place]].tobytes().decode().lower()
-            words = _WORDS.findall(run)
-            n_words[place] = len(words)
-            found += [self.numbers.get(word, -1) for word in words]
+        n_words = np.ones(len(starts), np.int64)
         if len(unsure):
+            begin, end = starts[unsure], (starts + lengths)[unsure]
+            found = self._one_by_one(codes.tobytes(), begin.tolist(), end.tolist())
+            n_words[unsure] = list(map(len, found))
             numbers = np.repeat(numbers, n_words)
-            numbers[np.repeat(~sure, n_words)] = found
+            numbers[np.repeat(~sure, n_words)] = list(chain.from_iterable(found))
         ends = np.append(0, np.cumsum(n_words))
         return numbers, np.diff(ends[np.searchsorted(starts, begins)])
+
+    def _one_by_one(self, data: bytes, begin: list[int], end: list[int]) -> list[list[int]]:
+        """Give the numbers of the words in each of some runs of characters."""
+        found: dict[bytes, list[int]] = {}
+        runs = [data[first:last] for first, last in zip(begin, end, strict=True)]
+        for run in dict.fromkeys(runs):
+            words = _WORDS.findall(run.decode().lower())
+            found[run] = [self.numbers.get(word, -1) for word in words]
+        return [found[run] for run in runs]
 
     @cached_property
     def _short(self) -> _ShortWords:
@@ -295,15 +308,17 @@ def _joined(
         The place of each text's first byte, and of the one that would come.
     """
     whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-    lowered = pc.ascii_lower(whole.cast(pa.large_string()))
-    nothing, between = (pa.scalar(each, lowered.type) for each in ("", _BREAK))
-    broken = pc.binary_join_element_wise(lowered, nothing, between)
+    nothing, between = (pa.scalar(each, pa.large_string()) for each in ("", _BREAK))
+    broken = pc.binary_join_element_wise(whole.cast(pa.large_string()), nothing, between)
     begins = np.append(1, 1 + np.cumsum(pc.binary_length(broken).to_numpy()))
     codes = np.full(begins[-1] + 2 * _HALF, ord(_BREAK), np.uint8)
     if len(broken):
         _, offsets, data = broken.buffers()
         first = np.frombuffer(offsets, np.int64)[broken.offset]
         codes[1 : begins[-1]] = np.frombuffer(data, np.uint8)[first : first + begins[-1] - 1]
+    # Not by Arrow's ascii_lower, which garbles an array whose first text is not at its beginning.
+    capital = codes - np.uint8(ord("A")) < len(ascii_uppercase)
+    codes += capital.view(np.uint8) * np.uint8(ord("a") - ord("A"))
     return codes, begins
 
 
@@ -314,9 +329,9 @@ def _ends(
     read = np.ndarray(len(codes) - _HALF + 1, "<u8", codes, strides=(1,))
     head = read[starts] & _FIRST_BYTES[np.minimum(lengths, _HALF)]
     tail = np.zeros_like(head)
-    long = np.flatnonzero(lengths > _HALF)
-    rest = np.minimum(lengths[long] - _HALF, _HALF)
-    tail[long] = read[starts[long] + _HALF] & _FIRST_BYTES[rest]
+    longer = np.flatnonzero(lengths > _HALF)
+    rest = np.minimum(lengths[longer] - _HALF, _HALF)
+    tail[longer] = read[starts[longer] + _HALF] & _FIRST_BYTES[rest]
     return head, tail
 
 
@@ -330,7 +345,7 @@ def _in_word(lowered: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 
 def _arrow(documents: Any) -> pa.Array | pa.ChunkedArray | None:
     """Give texts as Arrow holds them; None where it does not hold such texts."""
-    if isinstance(documents, str):
+    if not isinstance(documents, list | tuple | np.ndarray | pd.Series | pd.Index):
         return None
     try:
         texts = pa.array(documents, pa.large_string())
