@@ -25,11 +25,12 @@ def texts_of(folder: Path, n: int) -> list[str]:
         return [json.loads(line)["text"] for line in islice(stream, n)]
 
 
-def source_of(folder: Path) -> Any:
+def source_of(folder: Path, n: int | None = None) -> Any:
+    """Give the source of all reviews, or of the first `n`."""
     from batch_nlp.rows.datasets import YelpDataset
 
     files = {name: str(folder / f"{name}.json") for name in ("review", "user", "business")}
-    return YelpDataset(**files).source()
+    return YelpDataset(**files, max_reviews=n).source()
 
 
 def rows_ours(folder: Path, target: Path, n: int) -> int:
@@ -125,7 +126,7 @@ def features_frame(folder: Path, target: Path, n: int) -> int:
 
     from batch_nlp.rows.validate import validate
 
-    source = source_of(folder)
+    source = source_of(folder, n)
     frames = [batch.to_pandas() for batch in batches_of(source, target, n)]
     frame = pd.concat(frames, ignore_index=True)
     pipeline = derivation()
@@ -138,7 +139,7 @@ def features_ours(folder: Path, target: Path, n: int) -> int:
     """Do the same in batches and several processes, as the program does it."""
     from batch_nlp.rows.extract import Engine
 
-    source = source_of(folder)
+    source = source_of(folder, n)
     batches = batches_of(source, target, n)
     derive = Derive(source.fields, derivation())
     return on_ready_processes(derive, batches, ready=batches[0][:10], engine=Engine(), n=n)
@@ -179,7 +180,7 @@ def scored_known(folder: Path, target: Path, n: int) -> int:
     watch = Monitor().watch(artifact.model_pipeline, artifact.reference)
     access = StoreAccess(paths.layer("04_feature"), kernel, engine)
     score = Score(access, artifact.model_pipeline, watch)
-    batches = batches_of(source_of(folder), target, n)
+    batches = batches_of(source_of(folder, n), target, n)
     return on_ready_processes(score, batches, ready=batches[0][:10], engine=engine, n=n)
 
 
@@ -202,15 +203,13 @@ class Score:
 
 
 def batches_of(source: Any, target: Path, n: int) -> list[Any]:
-    """Give `n` joined rows in the batches that the program would make of them."""
+    """Give the `n` joined rows of a source in the batches that the program would make of them."""
     from batch_nlp.rows.extract import Engine, Extraction
 
     engine = Engine()
     size = engine.batch_rows_for(n, engine.processes_for(n))
     with Extraction(source, engine, target / "spill") as extraction:
-        batches = list(islice(extraction.rows(size), -(-n // size)))
-    surplus = sum(batch.num_rows for batch in batches) - n
-    return [*batches[:-1], batches[-1].slice(0, batches[-1].num_rows - max(surplus, 0))]
+        return list(extraction.rows(size))
 
 
 def derivation() -> Any:
