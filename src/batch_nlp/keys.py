@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from batch_nlp.tables import atomic_path
+from batch_nlp.tables import atomic_path, in_one_piece
 
 _KEY_CHARACTERS = 32
 """Of a key: an MD5 in hexadecimal."""
@@ -303,8 +303,7 @@ def short(keys: pa.Array | pa.ChunkedArray) -> Short:
     >>> [f"{bits:08x}" for bits in found.heads], [f"{bits:04x}" for bits in found.tails]
     (['01234567', 'ffffffff'], ['89ab', 'ffff'])
     """
-    fixed = keys.cast(pa.binary()).cast(pa.binary(_KEY_CHARACTERS))
-    whole = fixed.combine_chunks() if isinstance(fixed, pa.ChunkedArray) else fixed
+    whole = in_one_piece(keys.cast(pa.binary()).cast(pa.binary(_KEY_CHARACTERS)))
     if not len(whole):
         return Short(np.empty(0, np.uint32), np.empty(0, np.uint16))
     _, data = whole.buffers()

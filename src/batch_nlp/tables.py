@@ -764,6 +764,17 @@ def from_pandas(frame: Any, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
 
 
+def in_one_piece(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Give a column as one array, which has its buffers.
+
+    Examples
+    --------
+    >>> in_one_piece(pa.chunked_array([["a"], ["b"]])).to_pylist()
+    ['a', 'b']
+    """
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
 def formula_safe(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     r"""Put an apostrophe before texts that a spreadsheet would take for a formula.
 

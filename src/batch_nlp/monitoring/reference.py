@@ -200,8 +200,8 @@ def _beginnings(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray
     """Give the first `BEGINNING` characters of each text, without a last word that goes on."""
     cut = pc.utf8_slice_codeunits(texts, 0, BEGINNING)
     whole = pc.replace_substring_regex(cut, " [^ ]*$", "")
-    whole = pc.if_else(pc.equal(whole, ""), cut, whole)
-    return pc.if_else(pc.greater(pc.utf8_length(texts), BEGINNING), whole, texts)
+    goes_on = pc.greater(pc.utf8_length(texts), BEGINNING)
+    return pc.if_else(pc.and_(goes_on, pc.not_equal(whole, "")), whole, cut)
 
 
 @dataclass(frozen=True)

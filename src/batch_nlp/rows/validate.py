@@ -58,9 +58,7 @@ def validate(frame: pd.DataFrame, fields: Mapping[str, Field]) -> Verdict:
     """
     rows = frame.reindex(columns=list(fields)).astype("str")
     held = {name: read_and_check(rows[name], name, field) for name, field in fields.items()}
-    fine = np.ones(len(rows), np.bool_)
-    for _, meets in held.values():
-        fine &= meets
+    fine = np.all([meets for _, meets in held.values()], axis=0)
     typed = pd.DataFrame({name: parsed for name, (parsed, _) in held.items()}, index=rows.index)
     nothing = pd.DataFrame(columns=list(FAILURE_COLUMNS), dtype="str")
     if fine.all():

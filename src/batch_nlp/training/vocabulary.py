@@ -19,6 +19,8 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.utils.validation import check_is_fitted
 
+from batch_nlp.tables import in_one_piece
+
 WORD = TfidfVectorizer().token_pattern
 """What scikit-learn's vectorizers take for a word."""
 _TEXTS = 1000
@@ -80,7 +82,7 @@ class NgramVectorizer(TfidfVectorizer):  # type: ignore[misc]
         lookup = self._lookup()
         starts = range(0, len(texts), _TEXTS)
         parts = [lookup.counts(texts.slice(start, _TEXTS)) for start in starts]
-        counts = parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
+        counts = sparse.vstack(parts, format="csr")
         return self._tfidf.transform(counts.astype(self.dtype), copy=False)
 
     def _is_plain(self) -> bool:
@@ -307,9 +309,9 @@ def _joined(
     begins : ndarray of shape (n_texts + 1,)
         The place of each text's first byte, and of the one that would come.
     """
-    whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     nothing, between = (pa.scalar(each, pa.large_string()) for each in ("", _BREAK))
-    broken = pc.binary_join_element_wise(whole.cast(pa.large_string()), nothing, between)
+    whole = in_one_piece(texts).cast(pa.large_string())
+    broken = pc.binary_join_element_wise(whole, nothing, between)
     begins = np.append(1, 1 + np.cumsum(pc.binary_length(broken).to_numpy()))
     codes = np.full(begins[-1] + 2 * _HALF, ord(_BREAK), np.uint8)
     if len(broken):
