@@ -210,9 +210,15 @@ class FeatureStore:
         DataFrame of the same index
             ``key`` (of the content), the columns of ``kernel.features`` and the embedding's.
         """
-        keys, known, made = self._rows_of(accepted)
+        content = accepted[self.kernel.content]
+        # The content is at hand; what is read is what was made of it.
+        names = [name for name in self._row_schema.names if name not in content]
+        keys, known, made = self._rows_of(accepted, names)
+        made = made[names]
         rows = pd.concat([known, made]) if len(known) and len(made) else max(known, made, key=len)
-        return self._with_vectors(rows.take(_places(keys, rows["key"])), accepted.index)
+        rows = _arranged(rows, _places(keys, rows["key"])).set_axis(content.index)
+        whole = pd.concat([rows, content], axis="columns")[self._row_schema.names]
+        return self._with_vectors(whole, content.index)
 
     def keep(self, accepted: pd.DataFrame) -> npt.NDArray[Any]:
         """Compute and keep the features that the store lacks, and read none that it has.
@@ -233,7 +239,7 @@ class FeatureStore:
         return keys
 
     def _rows_of(
-        self, accepted: pd.DataFrame, columns: Sequence[str] | None = None
+        self, accepted: pd.DataFrame, columns: Sequence[str]
     ) -> tuple[npt.NDArray[Any], pd.DataFrame, pd.DataFrame]:
         """Give the keys of rows, those that the store has, and those computed now, each once."""
         content = accepted[self.kernel.content]
@@ -301,7 +307,7 @@ class FeatureStore:
                     "run pipeline=feature again."
                 )
                 raise InputError(message)
-            features = self._with_vectors(rows.take(places), chunk.index)
+            features = self._with_vectors(_arranged(rows, places), chunk.index)
             yield chunk[["id", "stars", "label"]].join(features)
 
     def _digests(self, table: pa.Table) -> np.ndarray:
@@ -339,7 +345,7 @@ class FeatureStore:
             known = self._vectors.take(rows["text_key"].to_numpy())
         made = self._embed(rows, known["text_key"])
         both = pa.concat_tables([known, made])
-        vectors = self._matrix(both)[_places(rows["text_key"], both["text_key"])]
+        vectors = _arranged(self._matrix(both), _places(rows["text_key"], both["text_key"]))
         return features.join(self.kernel.embedder.vector_frame(vectors, index))
 
     def _keep_vectors(self, made: pd.DataFrame, known: pd.DataFrame) -> None:
@@ -495,6 +501,11 @@ def _places(sought: Any, among: Any) -> npt.NDArray[np.int64]:
     )
     found = pc.index_in(sought, value_set=among)
     return np.asarray(pc.fill_null(found, -1).to_numpy(), np.int64)
+
+
+def _arranged(rows: Any, places: npt.NDArray[np.int64]) -> Any:
+    """Give the rows at some places, without a copy where those are all of them in order."""
+    return rows if np.array_equal(places, np.arange(len(rows))) else rows.take(places, axis=0)
 
 
 def make_room(

@@ -379,9 +379,10 @@ class Extraction:
             If a file is no longer what it was when it was read for the first time.
         """
         given = 0
-        batches = _batched(self._joined(), batch_rows or self.engine.batch_rows)
-        with closing(read_ahead(batches)) as ahead:
-            for batch in ahead:
+        # Whole parts ahead: the next one is read while the batches of the last one are in use.
+        with closing(read_ahead(self._joined())) as parts:
+            pieces = chain.from_iterable(part.to_batches() for part in parts)
+            for batch in _batched(pieces, batch_rows or self.engine.batch_rows):
                 given += batch.num_rows
                 yield batch
         if given != self.n_rows:
@@ -391,7 +392,7 @@ class Extraction:
             )
             raise InputError(message)
 
-    def _joined(self) -> Iterator[pa.RecordBatch]:
+    def _joined(self) -> Iterator[pa.Table]:
         left = self.n_rows
         for position, file in enumerate(self.source.messages):
             batches = chain.from_iterable(map(_small, file.batches()))
@@ -399,9 +400,8 @@ class Extraction:
                 with self._incoming(file, _part(first, batches)):
                     part = self._part(position, file)
                 left -= part.num_rows
-                pieces = self._with_references(part).to_batches()
+                yield self._with_references(part)
                 del part  # before the next one is read
-                yield from pieces
 
     def _part(self, position: int, file: Table) -> pa.Table:
         """Give what is wanted of the rows on offer: ``source``, ``row`` and the file's columns."""
