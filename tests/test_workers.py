@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -60,11 +62,33 @@ def test_processes_end_with_a_loop_that_is_left() -> None:
 def test_a_process_takes_its_share_of_the_cores() -> None:
     key = "OMP_NUM_THREADS"
     shares = set(mapped(os.getenv, [key] * 4, processes=2))
-    assert shares == {str(max(1, cores() // 2))}
+    assert shares == {str(max(1, own_threads() // 2))}
 
 
-def test_threads_are_the_cores_or_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+def test_a_process_takes_its_share_of_the_threads_that_are_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = "OMP_NUM_THREADS"
+    monkeypatch.setenv(key, "6")
+    assert set(mapped(os.getenv, [key] * 4, processes=2)) == {"3"}
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "many", "\u00b2"])
+def test_threads_are_the_cores_where_no_number_is_set(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
     assert own_threads() == cores()
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+
+
+@pytest.mark.parametrize("value", ["3", " 3 ", "3,2"])
+def test_threads_are_what_is_set(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
     assert own_threads() == 3
+
+
+def test_cores_are_those_that_the_process_may_use() -> None:
+    shown = "from batch_nlp.workers import cores; print(cores())"
+    command = ["taskset", "-c", str(min(os.sched_getaffinity(0))), sys.executable, "-c", shown]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout == "1\n"

@@ -16,6 +16,8 @@ from contextlib import closing
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
+from joblib import cpu_count
+
 from batch_nlp.errors import BatchNlpError
 
 Item = TypeVar("Item")
@@ -36,21 +38,21 @@ _function: Callable[[Any], Any] | None = None
 
 
 def cores() -> int:
-    """Give how many cores this process may use.
+    """Give how many cores this process may use, with a container's quota taken into account.
 
     Examples
     --------
     >>> cores() >= 1
     True
     """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return int(cpu_count())
 
 
 def own_threads() -> int:
-    """Give how many threads this process should use: every core, or a worker's share of them."""
-    return int(os.environ.get(_THREADS[0]) or cores())
+    """Give how many threads this process should use: every core, or what is set or is its share."""
+    # OpenMP takes a list too, one number for each level.
+    first, *_ = os.environ.get(_THREADS[0], "").split(",")
+    return int(first) if first.strip().isdecimal() and int(first) else cores()
 
 
 def mapped(
@@ -98,7 +100,7 @@ def mapped(
         # A fork would copy locks that threads of the libraries hold.
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_prepare,
-        initargs=(pickle.dumps(function), max(1, cores() // processes)),
+        initargs=(pickle.dumps(function), max(1, own_threads() // processes)),
     )
     ended = False
     try:
