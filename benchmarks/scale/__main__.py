@@ -19,6 +19,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from benchmarks.scale import report
@@ -156,6 +157,7 @@ class Bench:
 
     def rows(self) -> None:
         self.keep("rows: ours", lambda: self.work("rows_ours"))
+        self.keep("rows: ours, each message checked", lambda: self.work("rows_checked"))
         self.keep("rows: bare DuckDB", lambda: self.work("rows_duckdb"))
         if find_spec("polars"):
             self.keep("rows: Polars streaming", lambda: self.work("rows_polars"))
@@ -196,6 +198,12 @@ class Bench:
         part, rest = self.growing(self.size, "embedder=none", root=root)
         self.keep("features: all new (99 % of the rows)", part)
         self.keep("features: 1 % new", rest)
+
+        def newest() -> Measure:
+            command = ("pipeline=training", "embedder=none", f"training.max_rows={TRAINING_ROWS}")
+            return self.program(*command, *ANY_MODEL_PASSES, root=root, rows=TRAINING_ROWS)
+
+        self.keep("train: the newest 4,000 of all rows, without embedding", newest)
         if self.size <= SIZES["1m"]:
             part, rest = self.growing(self.size, root=root)
             self.keep("features: with default embedding, all new (99 % of the rows)", part)
@@ -361,10 +369,12 @@ def main(arguments: Sequence[str]) -> None:
     bench = Bench(size, given.build / given.size, min(size, scored))
     if given.fresh:
         bench.measures.clear()
+    started = perf_counter()
     for part in PARTS:
         if part in given.only:
             getattr(bench, part)()
     print(report.write(given.output, given.build))
+    print(f"That took {(perf_counter() - started) / 60:.1f} minutes.")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ class Taken:
         Largest sum of the processes' proportional set sizes, in bytes, of those seen every
         `INTERVAL`: pages that several of them share count once.
     read, written : int
-        Bytes that went through read and write calls, page cache included.
+        Bytes that went through read and write calls, page cache included, up to the last look.
+        What is read of files that are mapped into memory is not among them.
     """
 
     seconds: float
@@ -49,19 +50,21 @@ class _Watch(threading.Thread):
     def __init__(self, root: int) -> None:
         super().__init__(daemon=True)
         self.root = root
-        self.peak = 0
-        self.transferred: dict[int, tuple[int, int]] = {}
+        self.peak = self.read = self.written = 0
         self.stopped = threading.Event()
 
     def run(self) -> None:
         while not self.stopped.wait(INTERVAL):
-            total = 0
+            memory = read = written = 0
             for process in _family(self.root):
                 # A process may end while it is looked at.
                 with suppress(OSError, ValueError, IndexError):
-                    total += _memory(process)
-                    self.transferred[process] = _transferred(process)
-            self.peak = max(self.peak, total)
+                    memory += _memory(process)
+                    # That of processes that have ended is counted in those that they came from.
+                    own = _transferred(process)
+                    read, written = read + own[0], written + own[1]
+            self.peak = max(self.peak, memory)
+            self.read, self.written = max(self.read, read), max(self.written, written)
 
 
 def _family(root: int) -> list[int]:
@@ -123,7 +126,7 @@ def taken(
         seconds=seconds,
         cpu=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         peak=watch.peak,
-        read=sum(read for read, _ in watch.transferred.values()),
-        written=sum(written for _, written in watch.transferred.values()),
+        read=watch.read,
+        written=watch.written,
         output=output,
     )

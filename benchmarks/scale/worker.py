@@ -35,10 +35,20 @@ def source_of(folder: Path, n: int | None = None) -> Any:
 
 def rows_ours(folder: Path, target: Path, n: int) -> int:
     """Extract, check users and businesses, join, find repeats and write, as the program does it."""
+    return _rows(folder, target, checked=False)
+
+
+def rows_checked(folder: Path, target: Path, n: int) -> int:
+    """Do that, and hold each joined row against the contract, in the same process."""
+    return _rows(folder, target, checked=True)
+
+
+def _rows(folder: Path, target: Path, *, checked: bool) -> int:
     import pandera.pandas  # noqa: F401  what the check of users and businesses needs
     import pyarrow as pa
 
     from batch_nlp.rows.extract import Engine, Extraction
+    from batch_nlp.rows.validate import validate
     from batch_nlp.tables import ParquetSink
 
     restart()
@@ -50,6 +60,8 @@ def rows_ours(folder: Path, target: Path, n: int) -> int:
         ParquetSink(target / "ours.parquet", schema) as sink,
     ):
         for batch in extraction.rows():
+            if checked and len(validate(batch.to_pandas(), source.fields).failures):
+                raise RuntimeError("A generated row does not meet the contract.")
             sink.write(batch)
     return sink.rows
 
@@ -369,6 +381,7 @@ WORKS: dict[str, Callable[[Path, Path, int], int]] = {
     work.__name__: work
     for work in (
         rows_ours,
+        rows_checked,
         rows_duckdb,
         rows_pandas,
         rows_polars,

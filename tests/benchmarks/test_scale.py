@@ -58,8 +58,9 @@ def test_the_data_is_the_same_again(data: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_ways_to_the_same_rows(data: Path, tmp_path: Path) -> None:
     ours = WORKS["rows_ours"](data, tmp_path, N_REVIEWS)
+    checked = WORKS["rows_checked"](data, tmp_path, N_REVIEWS)
     bare = WORKS["rows_duckdb"](data, tmp_path, N_REVIEWS)
-    assert ours == bare == N_REVIEWS
+    assert ours == checked == bare == N_REVIEWS
     names = ["text", "stars", "elite", "city"]
     found = pd.read_parquet(tmp_path / "ours.parquet").set_index("id")[names].sort_index()
     expected = pd.read_parquet(tmp_path / "duckdb.parquet").set_index("review_id")[names]
@@ -80,6 +81,13 @@ def test_processes_of_processes_count() -> None:
     child = "x = bytearray(80_000_000); import time; time.sleep(0.7)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     assert taken([sys.executable, "-c", parent]).peak > 80_000_000
+
+
+def test_bytes_of_processes_of_processes_count_once() -> None:
+    child = "f = open('/dev/zero', 'rb'); [f.read(10**6) for _ in range(50)]"
+    parent = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {child!r}])"
+    took = taken([sys.executable, "-c", f"{parent}; time.sleep(1.2)"])
+    assert 50e6 <= took.read < 75e6
 
 
 def test_a_command_that_fails() -> None:
@@ -103,7 +111,7 @@ def test_the_report_compares_within_a_group(tmp_path: Path) -> None:
     for size in (100, 1_000):
         folder = tmp_path / "build" / str(size)
         folder.mkdir(parents=True)
-        made = {"generate": measure(size, 1.0)} if size == 100 else {}
+        made = {"generate": measure(size, 1.0) | {"bytes": 5e8}} if size == 100 else {}
         measures = made | {
             "rows: ours": measure(size, 4.0),
             "rows: bare DuckDB": measure(size, 2.0),
@@ -116,6 +124,7 @@ def test_the_report_compares_within_a_group(tmp_path: Path) -> None:
     assert ours["times_as_fast"].tolist() == [0.5, 0.5]
     assert np.isnan(frame.loc[frame["what"] == "generate", "times_as_fast"]).all()
     assert "| rows: ours | 1,000 | 4.0 | 250 | 0.50 | 1.0 | 2.00 | 0.00 | 1.00 |" in text
+    assert "| generate, 500 MB/s | 100 | 1.0 |" in text
     assert "| rows: pandas | failed: no memory |" in text
     assert "## 1,000 reviews (2026-11-24, 2026-11-25)" in text
     assert (tmp_path / "out" / "scale.md").read_text("utf-8") == text + "\n"
