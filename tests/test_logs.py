@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
+from batch_nlp import logs as logs_module
 from batch_nlp.logs import Clock, Logs
 
 
@@ -70,40 +72,72 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(
 ) -> None:
     Logs().set_up()
     assert list(Logs(every=3600).progress(range(3), what="quiet")) == [0, 1, 2]
-    assert list(Logs(every=0).progress(iter("ab"), what="features")) == ["a", "b"]
+    for _ in Logs(every=0.05).progress(range(2), what="features"):
+        time.sleep(0.2)  # however long one of them takes
     err = capsys.readouterr().err
     assert "quiet" not in err
+    assert "features: 0 batches done, " in err
     assert "features: 1 batches done, " in err
-    assert "features: 2 batches done, " in err
 
 
-def test_progress_says_how_fast_it_is_and_what_is_left(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_work_of_which_nothing_is_counted_says_how_long_it_takes(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     Logs().set_up()
-    passed = 0
-    now = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    every = Logs(every=30).progress(
-        range(3), what="inference", unit="rows", total=6_000, done=lambda: passed
-    )
-    for _ in every:
-        passed += 2_000
-        now += 20
-    err = capsys.readouterr().err
-    assert err.count("inference:") == 1
-    assert "inference: 4,000 of 6,000 rows done, 100.0 a second, 20 s left" in err
+    with Logs(every=3600).working("quiet"):
+        pass
+
+    def fail() -> None:
+        with Logs(every=0.05).working("fitting"):
+            time.sleep(0.2)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    told = capsys.readouterr().err
+    assert "quiet" not in told
+    assert "fitting: 0 s so far" in told
+    time.sleep(0.2)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("total", "said"),
+    [
+        (6_000, "4,000 of 6,000 rows done, 100.0 a second, 20 s left"),
+        (None, "4,000 rows done, 100.0 a second"),
+    ],
+)
+def test_progress_says_how_fast_it_is_and_what_is_left(total: int | None, said: str) -> None:
+    assert logs_module._so_far(4_000, total, "rows", 40.0) == said
+
+
+def test_progress_that_has_just_begun_promises_nothing() -> None:
+    assert logs_module._so_far(0, 6_000, "rows", 40.0).endswith("0.0 a second, just begun")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    assert list(Logs().progress([1, 2], what="features")) == [1, 2]
-    assert "features" in terminal.getvalue()
+    monkeypatch.setattr(logs_module, "_REFRESHED", 0.05)
+    for _ in Logs().progress([1, 2], what="features", unit="rows", total=2):
+        time.sleep(0.2)
+    shown = terminal.getvalue()
+    assert "features:   0%" in shown
+    assert re.search(r"features:  50%.*1.00/2.00 \[\d\d:\d\d<\d\d:\d\d, .* rows", shown)
+
+
+def test_work_on_a_terminal_shows_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Logs().working("fitting"):
+        pass
+    assert "fitting: 00:00" in terminal.getvalue()
 
 
 class Hours:

@@ -190,6 +190,15 @@ def test_words_are_forgotten_before_there_are_too_many(monkeypatch: pytest.Monke
     assert words.tokens(["good soup"]).ids.tolist() == first
 
 
+@pytest.mark.parametrize("n_threads", [1, 4])
+def test_vectors_do_not_depend_on_the_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch, vectors: np.ndarray, n_threads: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(n_threads))
+    monkeypatch.setattr(sentiment, "_CHUNK", 2)
+    np.testing.assert_array_equal(SentimentEmbedder().encode(TEXTS).vectors, vectors)
+
+
 def test_threads_that_learn_the_same_words_agree() -> None:
     words = Words(_network(SHIPPED_NETWORK).words.tokenizer)
     texts = [f"word{number % 97} soup{number % 89} tea" for number in range(2000)]

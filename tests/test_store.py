@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,22 +17,27 @@ import pytest
 from sklearn.pipeline import Pipeline
 
 from batch_nlp import keys as keys_module
+from batch_nlp import store as store_module
 from batch_nlp.embedders import Encoded, HashingEmbedder
 from batch_nlp.errors import InputError
 from batch_nlp.kernel import Kernel
 from batch_nlp.logs import Clock
+from batch_nlp.rows.extract import Engine
 from batch_nlp.schemas import JOINED_FIELDS
 from batch_nlp.store import (
     SNAPSHOT,
     FeatureStore,
     Manifest,
+    StoreAccess,
     make_room,
     manifest_of,
     read_manifest,
     write_manifest,
 )
 from batch_nlp.tables import ParquetSink, from_pandas
+from batch_nlp.training.labels import StarRule
 from batch_nlp.transformers import CleanText, TextEmbedder, TextStatistics
+from batch_nlp.workers import mapped
 
 
 class Counting(HashingEmbedder):
@@ -51,6 +56,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     monkeypatch.setattr(Counting, "asked", found)
     return found
+
+
+class Features:
+    """Takes features from a store, in any process."""
+
+    def __init__(self, access: StoreAccess) -> None:
+        self.access = access
+
+    def __call__(self, rows: pd.DataFrame) -> pd.DataFrame:
+        return self.access.for_batch(Clock()).features(rows)
 
 
 def kernel(embedder: Any, **spec: Any) -> Kernel:
@@ -193,6 +208,52 @@ def test_a_snapshot_is_read_in_order(
     assert read(4)["id"].tolist() == ["0", "2", "3", "5"]
 
 
+def test_a_row_whose_features_are_gone_is_none_of_the_newest(
+    tmp_path: Path, one: Kernel, asked: list[str]
+) -> None:
+    rows = typed(one, *({"text": f"{d}", "date": f"2020-01-0{d}"} for d in DAYS))
+    store = FeatureStore(tmp_path, one, Clock())
+    store.keep(rows.iloc[[1]])  # the oldest, in a file of its own
+    (oldest,) = (tmp_path / "rows").rglob("*.parquet")
+    manifest = deliver(tmp_path, one, rows, dated=True)
+    oldest.unlink()
+    frames = FeatureStore(tmp_path, one, Clock()).read(manifest, batch_rows=2, newest=4)
+    assert pd.concat(list(frames))["text"].tolist() == ["3", "5", "4", "2"]
+
+
+@pytest.mark.parametrize("classes", [None, StarRule().apply])
+def test_of_many_rows_few_are_held_at_once(
+    tmp_path: Path,
+    one: Kernel,
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    classes: Any,
+) -> None:
+    """Beside a date or a class of each row, only those that are asked for."""
+    dates = pd.date_range("2020-01-01", periods=60).strftime("%Y-%m-%d")
+    rows = typed(one, *({"text": date, "date": date, "stars": "3"} for date in dates))
+    manifest = deliver(tmp_path, one, rows, dated=True)
+    longest: list[int] = []
+    frames_of, take = store_module._frames, store_module._Parts.take
+
+    def counted(*args: Any) -> Iterator[pd.DataFrame]:
+        for frame in frames_of(*args):
+            longest.append(len(frame))
+            yield frame
+
+    def taken(*args: Any, **named: Any) -> pa.Table:
+        table = take(*args, **named)
+        longest.append(len(table))
+        return table
+
+    monkeypatch.setattr(store_module, "_frames", counted)
+    monkeypatch.setattr(store_module._Parts, "take", taken)
+    store = FeatureStore(tmp_path, one, Clock())
+    frames = list(store.read(manifest, batch_rows=4, newest=8, classes=classes))
+    assert sum(map(len, frames)) == 8
+    assert max(longest) == 4
+
+
 def test_without_dates_the_last_are_the_newest(
     tmp_path: Path, one: Kernel, asked: list[str]
 ) -> None:
@@ -243,6 +304,23 @@ def test_two_runs_that_add_the_same_rows_do_no_harm(
     for part in list(tmp_path.rglob("*.parquet")):
         shutil.copy(part, part.with_name("of another run.parquet"))
     pd.testing.assert_frame_equal(FeatureStore(tmp_path, one, Clock()).features(rows), expected)
+
+
+def test_processes_that_add_and_remove_at_once_do_no_harm(
+    tmp_path: Path, one: Kernel, asked: list[str]
+) -> None:
+    plain = kernel(HashingEmbedder(n_features=4))
+    rows = typed(plain, *({"text": f"text {i % 30}", "useful": f"{i % 7}"} for i in range(60)))
+    batches = [rows.iloc[start : start + 20] for start in [0, 10, 20, 30, 40] * 3]
+    access = StoreAccess(tmp_path / "shared", plain, Engine())
+    made = mapped(Features(access), batches, processes=2)
+    for number, (batch, features) in enumerate(zip(batches, made, strict=True)):
+        alone = FeatureStore(tmp_path / f"alone {number}", plain, Clock()).features(batch)
+        pd.testing.assert_frame_equal(features, alone)
+        make_room(tmp_path / "shared", 4_000 if number % 2 else 0)
+    store = FeatureStore(tmp_path / "shared", plain, Clock())
+    alone = FeatureStore(tmp_path / "alone", plain, Clock()).features(rows)
+    pd.testing.assert_frame_equal(store.features(rows), alone)
 
 
 def test_what_is_only_kept_is_what_would_be_given(
@@ -337,14 +415,21 @@ def test_a_part_of_the_rows_and_then_all_is_as_all_at_once(
 
 
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+def columns() -> list[list[str]]:
+    """The columns that are read of a file, each time."""
+    return []
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch, columns: list[list[str]]) -> list[list[int]]:
     """The row groups that are read of a file, each time."""
     seen: list[list[int]] = []
     whole = pq.ParquetFile.read_row_groups
 
-    def read(self: pq.ParquetFile, groups: list[int], *args: Any, **named: Any) -> pa.Table:
+    def read(self: pq.ParquetFile, groups: list[int], names: list[str]) -> pa.Table:
         seen.append(groups)
-        return whole(self, groups, *args, **named)
+        columns.append(names)
+        return whole(self, groups, names)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_groups", read)
     return seen
@@ -360,6 +445,24 @@ def test_many_files_are_searched_by_an_index(
     reads.clear()
     store.features(typed(one, {"text": "3"}))
     assert len(reads) == 2  # of rows and of vectors
+
+
+def test_the_content_that_is_at_hand_is_not_read(
+    tmp_path: Path,
+    one: Kernel,
+    asked: list[str],
+    reads: list[list[int]],
+    columns: list[list[str]],
+) -> None:
+    rows = typed(one, {"text": "a b", "date": "2020-01-01"}, {"text": "c"}, {"text": "a b"})
+    made = FeatureStore(tmp_path, one, Clock()).features(rows)
+    columns.clear()
+    known = FeatureStore(tmp_path, one, Clock()).features(rows)
+    assert len(reads) > 0
+    assert not set(one.content).intersection(*columns)
+    pd.testing.assert_frame_equal(known, made)
+    assert known.columns.tolist()[:1] == ["key"]
+    assert known.columns.tolist()[1 : len(one.features) + 1] == one.features.names
 
 
 def test_of_a_large_file_only_what_is_asked_for_is_read(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from loguru import logger
 from tqdm import tqdm
@@ -19,6 +20,9 @@ Item = TypeVar("Item")
 
 TERMINAL_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
 FILE_FORMAT = "{time:YYYY-MM-DDTHH:mm:ss.SSSZZ} {level: <7} {name}:{line} {message}"
+
+_REFRESHED = 1.0
+"""Seconds after which a bar shows the time again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,24 +97,51 @@ class Logs:
             The items.
         """
         passed = 0
-        with tqdm(
-            total=total,
-            desc=what,
-            unit=f" {unit}",
-            unit_scale=True,
-            leave=False,
-            file=sys.stderr,
-            disable=not sys.stderr.isatty(),
-        ) as bar:
-            started = said = time.monotonic()
+        bar = tqdm(total=total, unit=f" {unit}", unit_scale=True, **_bar(what))
+        with bar, self._shown(bar, what, lambda seconds: _so_far(passed, total, unit, seconds)):
             for item in items:
                 yield item
-                now, before = time.monotonic(), passed
-                passed = done() if done else passed + 1
+                before, passed = passed, done() if done else passed + 1
                 bar.update(passed - before)
-                if bar.disable and now - said >= self.every:
-                    said = now
-                    logger.info("{}: {}", what, _so_far(passed, total, unit, now - started))
+
+    @contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """Show that work goes on of which nothing is counted, as long as the block lasts.
+
+        Parameters
+        ----------
+        what : str
+            Name of the work.
+        """
+        bar = tqdm(bar_format="{desc}: {elapsed}", **_bar(what))
+        with bar, self._shown(bar, what, lambda seconds: f"{seconds:,.0f} s so far"):
+            yield
+
+    @contextmanager
+    def _shown(self, bar: tqdm[Any], what: str, say: Callable[[float], str]) -> Iterator[None]:
+        """Keep a bar alive, or log a line now and then, however long one item takes."""
+        started = time.monotonic()
+        ended = threading.Event()
+
+        def show() -> None:
+            while not ended.wait(self.every if bar.disable else _REFRESHED):
+                if bar.disable:
+                    logger.info("{}: {}", what, say(time.monotonic() - started))
+                else:
+                    bar.refresh()
+
+        thread = threading.Thread(target=show, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _bar(what: str) -> dict[str, Any]:
+    terminal = sys.stderr.isatty()
+    return {"desc": what, "leave": False, "file": sys.stderr, "disable": not terminal}
 
 
 class _LogFile:

@@ -209,7 +209,7 @@ class _Run:
         else:
             job = self._feature_job(kernel.spec)
             source = self.dataset.source(fields=kernel.fields)
-        inputs = digests_of(source.files)
+        inputs = self._digests(source)
         fingerprint = self._fingerprint(
             inputs,
             "dataset",
@@ -265,6 +265,7 @@ class _Run:
             store=store,
             paths=self.paths,
             engine=self.engine,
+            logs=self.logs,
             record=self.record,
             config_text=self.config_text,
             retrained_from=like.version if like is not None else None,
@@ -291,7 +292,7 @@ class _Run:
         """Score the new messages with the model in use."""
         job: InferenceJob = build(self.config.inference, "inference")
         artifact, kernel, source = self._new_messages(job.source)
-        inputs = digests_of(source.files)
+        inputs = self._digests(source)
         fingerprint = self._fingerprint(
             inputs,
             *(["dataset"] if job.source is not None else []),
@@ -395,6 +396,10 @@ class _Run:
             fields=fields_to_json(source.fields),
             kernel=[kernel.fingerprint, kernel.vector_fingerprint],
         )
+
+    def _digests(self, source: Source) -> dict[str, str]:
+        with self.logs.working("taking the digests of the files"):
+            return digests_of(source.files)
 
     def _fingerprint(self, inputs: Mapping[str, str], *groups: str, **more: Any) -> str:
         """Give the digest of what a stage's result depends on."""

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -40,6 +40,8 @@ from batch_nlp.rows.extract import Engine
 from batch_nlp.schemas import typed_schema
 from batch_nlp.tables import ParquetSink, from_pandas, quoted, write_json
 
+Item = TypeVar("Item")
+
 SNAPSHOT = pa.schema(
     {
         "id": pa.string(),
@@ -53,6 +55,9 @@ _FOLDER_CHARACTERS = 16
 
 _GROUP_ROWS = 1_000
 """Rows that are read at least where one of them is asked for."""
+
+_ROOM_EVERY = 50
+"""Batches after which a run makes room, so that the store never exceeds its limit by much."""
 
 _HASHING_LIMIT = "80%"
 """Of the machine's memory, as DuckDB has it by default."""
@@ -287,17 +292,17 @@ class FeatureStore:
         InputError
             If features of the snapshot are gone from the store.
         """
-        snapshot = pq.read_table(self.folder / manifest.snapshot).to_pandas()
-        if len(snapshot) > newest and classes is not None:
-            snapshot = snapshot.loc[_stratified(classes(snapshot), newest, seed)]
-        elif len(snapshot) > newest:
-            found = pd.concat(
-                self._rows.take(chunk["key"].to_numpy(), columns=["key", "date"]).to_pandas()
-                for chunk in _chunks(snapshot, batch_rows)
-            )
-            dates = found.drop_duplicates("key").set_index("key")["date"]
-            order = snapshot["key"].map(dates) if manifest.dated else snapshot.index.to_series()
-            snapshot = snapshot.loc[order.sort_values(kind="stable").index[-newest:].sort_values()]
+        path = self.folder / manifest.snapshot
+        chosen = np.zeros(pq.read_metadata(path).num_rows, dtype=np.bool_)
+        if len(chosen) > newest and classes is not None:
+            parts = [classes(part) for part in _frames(path, batch_rows, ["stars", "label"])]
+            chosen[_stratified(pd.concat(parts, ignore_index=True), newest, seed)] = True
+        elif len(chosen) > newest and manifest.dated:
+            dates = [self._dates(part["key"]) for part in _frames(path, batch_rows, ["key"])]
+            chosen[np.argsort(np.concatenate(dates), kind="stable")[-newest:]] = True
+        else:
+            chosen[-newest:] = True
+        snapshot = pd.concat(part[chosen[part.index]] for part in _frames(path, batch_rows))
         for chunk in _chunks(snapshot, batch_rows):
             rows = self._rows.take(chunk["key"].to_numpy()).to_pandas()
             places = _places(chunk["key"], rows["key"])
@@ -309,6 +314,13 @@ class FeatureStore:
                 raise InputError(message)
             features = self._with_vectors(_arranged(rows, places), chunk.index)
             yield chunk[["id", "stars", "label"]].join(features)
+
+    def _dates(self, keys: pd.Series) -> npt.NDArray[np.int64]:
+        """Give when each message is from, as a number; the lowest where its features are gone."""
+        rows = self._rows.take(keys.to_numpy(), columns=["key", "date"])
+        places = _places(keys, rows["key"])
+        dates = np.append(rows["date"].to_numpy(), np.datetime64("NaT"))
+        return dates[places].astype("datetime64[us]").view(np.int64)
 
     def _digests(self, table: pa.Table) -> np.ndarray:
         """Give the MD5 of each row, as the row's JSON."""
@@ -549,6 +561,16 @@ def make_room(
     return removed
 
 
+def making_room(
+    items: Iterable[Item], folder: Path, limit: int, *, remove_snapshot: Callable[[Path], None]
+) -> Iterator[Item]:
+    """Pass on what is made of batches, and make room in the store now and then meanwhile."""
+    for number, item in enumerate(items, start=1):
+        yield item
+        if not number % _ROOM_EVERY:
+            make_room(folder, limit, remove_snapshot=remove_snapshot)
+
+
 def parts_of(folder: Path, kernel: Kernel, *, used_since: float) -> dict[str, int]:
     """Give the files of a store that were used for a kernel, relative to it, and their bytes.
 
@@ -591,6 +613,16 @@ def _stratified(classes: pd.Series, n_rows: int, seed: int) -> pd.Index:
     # How far along its class a row is; the first ones of all classes are the sample.
     along = (groups.cumcount() + 0.5) / groups.transform("size")
     return along.sort_values(kind="stable").index[:n_rows].sort_values()
+
+
+def _frames(path: Path, rows: int, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:
+    """Give the rows of a Parquet file, numbered, so many at a time."""
+    start = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(rows, columns=columns):
+            frame = batch.to_pandas()
+            yield frame.set_axis(pd.RangeIndex(start, start + len(frame)))
+            start += len(frame)
 
 
 def _chunks(frame: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:

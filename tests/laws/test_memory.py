@@ -65,13 +65,16 @@ class Alive:
 
 def test_few_batches_are_alive_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "LINES_BYTES", 2048)
-    blocks, batches, frames = Alive(), Alive(), Alive()
+    monkeypatch.setattr(extract, "PART_ROWS", 50)
+    blocks, parts, batches, frames = Alive(), Alive(), Alive(), Alive()
     stream = stream_of(many(tmp_path / "m.jsonl", 600), batch_rows=20)
     table = stream.source.messages[0]
     watched = replace(table, batches=lambda: blocks.through(table.batches()))
     stream._extraction.source = replace(stream.source, messages=[watched])
     rows = Extraction.rows
     monkeypatch.setattr(Extraction, "rows", lambda self, n: batches.through(rows(self, n)))
+    joined = Extraction._joined
+    monkeypatch.setattr(Extraction, "_joined", lambda self: parts.through(joined(self)))
     n_rows = 0
     with stream:
         for frame in stream:
@@ -80,7 +83,9 @@ def test_few_batches_are_alive_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert n_rows == 600
     assert len(blocks.references) > 50
     assert len(batches.references) == len(frames.references) == 30
-    assert blocks.most <= 3
+    assert len(parts.references) >= 8
+    assert blocks.most <= 5
+    assert parts.most <= 3
     assert batches.most <= 3
     assert frames.most <= 3
 

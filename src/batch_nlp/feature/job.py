@@ -31,6 +31,7 @@ from batch_nlp.store import (
     StoreAccess,
     Usage,
     make_room,
+    making_room,
     manifest_of,
     parts_of,
     write_manifest,
@@ -140,7 +141,8 @@ class FeatureJob:
         dated = True
         usage = Usage()
         with ExitStack() as stack:
-            stack.enter_context(stream)
+            with logs.working("features: first reading"):
+                stack.enter_context(stream)
             delivered = stack.enter_context(
                 ParquetSink(folder / snapshot, SNAPSHOT, distinct=("id", "key"))
             )
@@ -157,8 +159,13 @@ class FeatureJob:
                     delivered.rows,
                     last.run_id,
                 )
-            for made in logs.progress(
-                stream, what="features", unit="rows", total=stream.n_rows, done=stream.passed
+            for made in making_room(
+                logs.progress(
+                    stream, what="features", unit="rows", total=stream.n_rows, done=stream.passed
+                ),
+                folder,
+                engine.store_bytes,
+                remove_snapshot=record.removed,
             ):
                 delivered.write(made.snapshot)
                 dated = dated and made.dated

@@ -30,7 +30,7 @@ from batch_nlp.rows.extract import Engine, Source
 from batch_nlp.rows.stream import RowStream, Shards
 from batch_nlp.schemas import LABELS, PREDICTIONS
 from batch_nlp.settings import Paths
-from batch_nlp.store import StoreAccess, Usage, make_room
+from batch_nlp.store import StoreAccess, Usage, make_room, making_room
 from batch_nlp.tables import ParquetSink, atomic_path, formula_safe, from_pandas
 
 SCORED = pa.schema([each for each in PREDICTIONS if each.name not in ("model_version", "run_id")])
@@ -123,13 +123,18 @@ class InferenceJob:
         counts = np.zeros(len(LABELS), dtype=int)
         usage = Usage()
         seen: Seen | None = None
-        with stream:
+        with ExitStack() as entered:
+            with logs.working("inference: first reading"):
+                entered.enter_context(stream)
             predictions = _Predictions(
                 folder, as_csv=self.csv, model_version=artifact.version, run_id=record.run_id
             )
             with ExitStack() as stack:
-                for scored in logs.progress(
+                every = logs.progress(
                     stream, what="inference", unit="rows", total=stream.n_rows, done=stream.passed
+                )
+                for scored in making_room(
+                    every, features, engine.store_bytes, remove_snapshot=record.removed
                 ):
                     if not predictions.is_open:
                         stack.enter_context(predictions)

@@ -837,9 +837,11 @@ def _bytes_of(shown: str) -> int:
     --------
     >>> _bytes_of("2.5 KiB"), _bytes_of("10 bytes")
     (2560, 10)
+    >>> _bytes_of("88.8 PiB") > 2**56
+    True
     """
     number, unit = shown.split(" ")
-    return int(float(number) * 1024 ** "bKMGT".index(unit[0]))
+    return int(float(number) * 1024 ** "bKMGTPE".index(unit[0]))
 
 
 def _moment(text: str) -> pd.Timestamp:

@@ -21,7 +21,7 @@ from batch_nlp.artifact import CARD_FILE, CURRENT_FILE, Artifact, Registry
 from batch_nlp.errors import InputError
 from batch_nlp.explain.contributions import importances
 from batch_nlp.kernel import Kernel
-from batch_nlp.logs import Clock
+from batch_nlp.logs import Clock, Logs
 from batch_nlp.monitoring.reference import build_reference
 from batch_nlp.predict import PROBABILITIES, predict
 from batch_nlp.records import RunRecord
@@ -157,6 +157,7 @@ class TrainingJob:
         store: Path,
         paths: Paths,
         engine: Engine,
+        logs: Logs,
         record: RunRecord,
         config_text: str,
         retrained_from: str | None = None,
@@ -178,8 +179,8 @@ class TrainingJob:
             Folder of the feature store.
         paths : Paths
             Where reports and data layers go.
-        engine : Engine
-            How features are read.
+        engine, logs : Engine, Logs
+            How features are read, and how loudly.
         record : RunRecord
             Takes the counts of each stage.
         config_text : str
@@ -199,17 +200,24 @@ class TrainingJob:
             If a metric is below its threshold; the model in use then stays in use.
         """
         clock = Clock()
-        rows, target, held_out = self.read(
-            manifest, kernel, store=store, paths=paths, engine=engine, record=record, clock=clock
-        )
+        with logs.working("training: reading"):
+            rows, target, held_out = self.read(
+                manifest,
+                kernel,
+                store=store,
+                paths=paths,
+                engine=engine,
+                record=record,
+                clock=clock,
+            )
         model = clone(self.model)
         inputs = inputs_of(rows)
-        with clock.step("fit"):
+        with clock.step("fit"), logs.working("training: fitting"):
             stars = rows["stars"][~held_out]
             self.fit(model, inputs[~held_out], target[~held_out], stars=stars)
         trained = int((~held_out).sum())
         record.stage("training/fit", Counts(read=trained, delivered=trained), clock.seconds["fit"])
-        with clock.step("evaluate"):
+        with clock.step("evaluate"), logs.working("training: evaluating"):
             predicted = predict(model, inputs[held_out])
             evaluation = evaluate(
                 target[held_out], predicted[PROBABILITIES], predicted=predicted["prediction"]
