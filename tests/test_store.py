@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Generator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +32,7 @@ from batch_nlp.store import (
     Manifest,
     StoreAccess,
     make_room,
+    making_room,
     manifest_of,
     read_manifest,
     write_manifest,
@@ -157,6 +160,9 @@ def test_missing_values_come_back_missing(tmp_path: Path, one: Kernel, asked: li
     for _ in range(2):
         features = FeatureStore(tmp_path, one, Clock()).features(rows)
         pd.testing.assert_frame_equal(features[one.content], rows[one.content])
+    manifest = deliver(tmp_path, one, rows, dated=False)
+    frames = FeatureStore(tmp_path, one, Clock()).read(manifest, batch_rows=9, newest=9)
+    pd.testing.assert_frame_equal(pd.concat(frames)[one.content], rows[one.content])
 
 
 def deliver(store: Path, one: Kernel, rows: pd.DataFrame, *, dated: bool) -> Manifest:
@@ -233,25 +239,28 @@ def test_of_many_rows_few_are_held_at_once(
     dates = pd.date_range("2020-01-01", periods=60).strftime("%Y-%m-%d")
     rows = typed(one, *({"text": date, "date": date, "stars": "3"} for date in dates))
     manifest = deliver(tmp_path, one, rows, dated=True)
-    longest: list[int] = []
+    alive: list[weakref.ref[Any]] = []
+    most = 0
     frames_of, take = store_module._frames, store_module._Parts.take
 
-    def counted(*args: Any) -> Iterator[pd.DataFrame]:
-        for frame in frames_of(*args):
-            longest.append(len(frame))
-            yield frame
+    def watch(rows: Any) -> Any:
+        nonlocal most
+        alive.append(weakref.ref(rows))
+        there = [each() for each in alive]
+        most = max(most, sum(len(each) for each in there if each is not None))
+        return rows
 
-    def taken(*args: Any, **named: Any) -> pa.Table:
-        table = take(*args, **named)
-        longest.append(len(table))
-        return table
-
-    monkeypatch.setattr(store_module, "_frames", counted)
-    monkeypatch.setattr(store_module._Parts, "take", taken)
+    monkeypatch.setattr(store_module, "_frames", lambda *args: map(watch, frames_of(*args)))
+    monkeypatch.setattr(
+        store_module._Parts, "take", lambda *args, **named: watch(take(*args, **named))
+    )
+    monkeypatch.delattr(pq, "read_table")
     store = FeatureStore(tmp_path, one, Clock())
     frames = list(store.read(manifest, batch_rows=4, newest=8, classes=classes))
     assert sum(map(len, frames)) == 8
-    assert max(longest) == 4
+    assert len(alive) >= 15 + 15
+    # Two of a file's pieces and two of what is found for them.
+    assert most <= 16
 
 
 def test_without_dates_the_last_are_the_newest(
@@ -306,9 +315,54 @@ def test_two_runs_that_add_the_same_rows_do_no_harm(
     pd.testing.assert_frame_equal(FeatureStore(tmp_path, one, Clock()).features(rows), expected)
 
 
-def test_processes_that_add_and_remove_at_once_do_no_harm(
-    tmp_path: Path, one: Kernel, asked: list[str]
+def test_room_is_made_while_batches_come(
+    tmp_path: Path, one: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(store_module, "_ROOM_EVERY", 2)
+    closed = False
+
+    def batches() -> Generator[int]:
+        nonlocal closed
+        store = FeatureStore(tmp_path, one, Clock())
+        try:
+            for number in range(5):
+                store.keep(typed(one, {"text": f"{number}"}))
+                yield number
+        finally:
+            closed = True
+
+    def kept() -> int:
+        return len(list((tmp_path / "rows").rglob("*.parquet")))
+
+    passing = making_room(batches(), tmp_path, 0, remove_snapshot=Path.unlink)
+    assert [(number, kept()) for number in passing] == [(0, 1), (1, 2), (2, 1), (3, 2), (4, 1)]
+    assert closed
+
+
+def test_what_gives_the_batches_is_closed_where_room_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_ROOM_EVERY", 1)
+    closed = []
+
+    def batches() -> Generator[int]:
+        try:
+            yield 1
+        finally:
+            closed.append(True)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(path)
+
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "snapshots" / "s.parquet").write_bytes(b"old")
+    with pytest.raises(PermissionError) as error:
+        list(making_room(batches(), tmp_path, 0, remove_snapshot=refuse))
+    # Although the error still holds the frames that it went through.
+    assert closed == [True], error
+
+
+def test_processes_that_add_and_remove_at_once_do_no_harm(tmp_path: Path) -> None:
     plain = kernel(HashingEmbedder(n_features=4))
     rows = typed(plain, *({"text": f"text {i % 30}", "useful": f"{i % 7}"} for i in range(60)))
     batches = [rows.iloc[start : start + 20] for start in [0, 10, 20, 30, 40] * 3]
@@ -459,7 +513,7 @@ def test_the_content_that_is_at_hand_is_not_read(
     columns.clear()
     known = FeatureStore(tmp_path, one, Clock()).features(rows)
     assert len(reads) > 0
-    assert not set(one.content).intersection(*columns)
+    assert set(one.content).isdisjoint(chain.from_iterable(columns))
     pd.testing.assert_frame_equal(known, made)
     assert known.columns.tolist()[:1] == ["key"]
     assert known.columns.tolist()[1 : len(one.features) + 1] == one.features.names

@@ -88,7 +88,15 @@ def test_threads_are_what_is_set(monkeypatch: pytest.MonkeyPatch, value: str) ->
 
 
 def test_cores_are_those_that_the_process_may_use() -> None:
+    """joblib counts them, with a quota of a container, and what its own variable says."""
+    shown = (
+        "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+        "from batch_nlp.workers import cores; print(cores())"
+    )
+    ran = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
+    assert ran.stdout == "1\n"
+    limited = {**os.environ, "LOKY_MAX_CPU_COUNT": "1"}
     shown = "from batch_nlp.workers import cores; print(cores())"
-    command = ["taskset", "-c", str(min(os.sched_getaffinity(0))), sys.executable, "-c", shown]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", shown]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, env=limited)
     assert ran.stdout == "1\n"

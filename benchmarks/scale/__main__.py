@@ -203,7 +203,8 @@ class Bench:
             command = ("pipeline=training", "embedder=none", f"training.max_rows={TRAINING_ROWS}")
             return self.program(*command, *ANY_MODEL_PASSES, root=root, rows=TRAINING_ROWS)
 
-        self.keep("train: the newest 4,000 of all rows, without embedding", newest)
+        if root.exists():  # unless its features are those of an earlier call
+            self.keep("train: the newest 4,000 of all rows, without embedding", newest)
         if self.size <= SIZES["1m"]:
             part, rest = self.growing(self.size, root=root)
             self.keep("features: with default embedding, all new (99 % of the rows)", part)

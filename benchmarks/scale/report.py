@@ -77,12 +77,12 @@ def markdown(frame: pd.DataFrame, stages: Mapping[str, Mapping[str, float]]) -> 
         "",
         f"{machine()}, Python {platform.python_version()}. Synthetic reviews in Yelp's format, of",
         "570 characters on average. Times as fast: rows per second over those of the line of its",
-        "group that says 1.00. Seconds of runs of the program contain the start of Python and of",
-        "its processes; those of the other lines are without imports and what is prepared, which",
-        "is in their CPU seconds, peak and bytes. The peak is the largest sum of proportional set",
-        "sizes of all processes, seen twice a second. Bytes are those of read and write calls up",
-        "to the last look: of what takes less than a second much is missing, as is what is read",
-        "of files mapped into memory.",
+        "group that says 1.00. Seconds of generating and of runs of the program contain the start",
+        "of Python and of its processes; those of the other lines are without imports and what is",
+        "prepared, which is in their CPU seconds, peak and bytes. The peak is the largest sum of",
+        "proportional set sizes of all processes, seen twice a second. Bytes are those of read and",
+        "write calls up to the last look: of what takes less than a second much is missing, as is",
+        "what is read of files mapped into memory.",
         "",
     ]
     for size, part in frame.groupby("reviews"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from loguru import logger
 from tqdm import tqdm
 
+from batch_nlp.errors import InputError
 from batch_nlp.redaction import redacted
 
 Item = TypeVar("Item")
@@ -34,11 +35,16 @@ class Logs:
     level : {"TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"}, default="INFO"
         Least severe level shown on the terminal; the run's file has everything.
     every : float, default=30
-        Seconds between two lines of progress where the output is no terminal.
+        Seconds between two lines of progress where the output is no terminal; above 0.
     """
 
     level: Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     every: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.every <= threading.TIMEOUT_MAX:
+            message = f"logs.every must be a number of seconds above 0, got {self.every}."
+            raise InputError(message)
 
     def set_up(self) -> None:
         """Log to the terminal, through tqdm so that a progress bar stays whole."""
@@ -75,7 +81,7 @@ class Logs:
         unit: str = "batches",
         total: int | None = None,
         done: Callable[[], int] | None = None,
-    ) -> Iterator[Item]:
+    ) -> Generator[Item]:
         """Show how far a loop is: a bar on a terminal, elsewhere a line now and then.
 
         Parameters

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -57,7 +59,10 @@ _GROUP_ROWS = 1_000
 """Rows that are read at least where one of them is asked for."""
 
 _ROOM_EVERY = 50
-"""Batches after which a run makes room, so that the store never exceeds its limit by much."""
+"""Batches after which an inference makes room; by what they add the store may exceed its limit."""
+
+_DATED_FOR = 60.0
+"""Seconds after which a file that is still used is dated again."""
 
 _HASHING_LIMIT = "80%"
 """Of the machine's memory, as DuckDB has it by default."""
@@ -439,7 +444,7 @@ class _Parts:
         self.distinct = distinct
         self.key = schema.names[0]
         self._index = KeyIndex(folder, lambda file: self._read(file, [self.key])[self.key])
-        self._used: set[Path] = set()
+        self._used: dict[Path, float] = {}
 
     def add(self, table: pa.Table) -> None:
         """Keep rows; their keys must be distinct."""
@@ -475,8 +480,9 @@ class _Parts:
 
     def _use(self, file: Path) -> None:
         """Date a file that is used: the last use decides what goes once there is too much."""
-        if file not in self._used:
-            self._used.add(file)
+        now = time.monotonic()
+        if now - self._used.get(file, -inf) > _DATED_FOR:
+            self._used[file] = now
             with suppress(FileNotFoundError):
                 os.utime(file)
 
@@ -562,13 +568,14 @@ def make_room(
 
 
 def making_room(
-    items: Iterable[Item], folder: Path, limit: int, *, remove_snapshot: Callable[[Path], None]
-) -> Iterator[Item]:
+    items: Generator[Item], folder: Path, limit: int, *, remove_snapshot: Callable[[Path], None]
+) -> Generator[Item]:
     """Pass on what is made of batches, and make room in the store now and then meanwhile."""
-    for number, item in enumerate(items, start=1):
-        yield item
-        if not number % _ROOM_EVERY:
-            make_room(folder, limit, remove_snapshot=remove_snapshot)
+    with closing(items):
+        for number, item in enumerate(items, start=1):
+            yield item
+            if not number % _ROOM_EVERY:
+                make_room(folder, limit, remove_snapshot=remove_snapshot)
 
 
 def parts_of(folder: Path, kernel: Kernel, *, used_since: float) -> dict[str, int]:

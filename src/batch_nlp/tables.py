@@ -186,7 +186,7 @@ class Hashing:
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = list(paths)
         self._ended = Event()
-        self._pool = ThreadPoolExecutor(max(1, own_threads()))
+        self._pool = ThreadPoolExecutor(own_threads())
         self._found: dict[str, Future[str]] = {}
 
     def __enter__(self) -> Self:

@@ -147,7 +147,7 @@ def _each(items: Iterable[Item]) -> Generator[Item]:
 
 
 def _prepare(pickled: bytes, threads: int) -> None:
-    """Make a new process ready: its share of the cores, then the function and its libraries."""
+    """Make a new process ready: its share of the threads, then the function and its libraries."""
     global _function  # noqa: PLW0603  what a pool's initializer is for
     # Ctrl-C reaches every process of the terminal; the first one decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

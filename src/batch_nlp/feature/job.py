@@ -31,7 +31,6 @@ from batch_nlp.store import (
     StoreAccess,
     Usage,
     make_room,
-    making_room,
     manifest_of,
     parts_of,
     write_manifest,
@@ -159,13 +158,8 @@ class FeatureJob:
                     delivered.rows,
                     last.run_id,
                 )
-            for made in making_room(
-                logs.progress(
-                    stream, what="features", unit="rows", total=stream.n_rows, done=stream.passed
-                ),
-                folder,
-                engine.store_bytes,
-                remove_snapshot=record.removed,
+            for made in logs.progress(
+                stream, what="features", unit="rows", total=stream.n_rows, done=stream.passed
             ):
                 delivered.write(made.snapshot)
                 dated = dated and made.dated

@@ -130,11 +130,17 @@ class InferenceJob:
                 folder, as_csv=self.csv, model_version=artifact.version, run_id=record.run_id
             )
             with ExitStack() as stack:
-                every = logs.progress(
-                    stream, what="inference", unit="rows", total=stream.n_rows, done=stream.passed
-                )
                 for scored in making_room(
-                    every, features, engine.store_bytes, remove_snapshot=record.removed
+                    logs.progress(
+                        stream,
+                        what="inference",
+                        unit="rows",
+                        total=stream.n_rows,
+                        done=stream.passed,
+                    ),
+                    features,
+                    engine.store_bytes,
+                    remove_snapshot=record.removed,
                 ):
                     if not predictions.is_open:
                         stack.enter_context(predictions)

@@ -793,8 +793,9 @@ def _batched(batches: Iterable[pa.RecordBatch], n_rows: int) -> Iterator[pa.Reco
             missing -= held[-1].num_rows
             if not missing:
                 # A copy, even of one: pickled for a worker, a slice takes all that it is cut from.
-                yield pa.concat_batches(held)
-                held, missing = [], n_rows
+                whole = pa.concat_batches(held)
+                held, missing = [], n_rows  # and keeps it alive
+                yield whole
     if held:
         yield pa.concat_batches(held)
 

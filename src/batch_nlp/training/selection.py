@@ -231,9 +231,16 @@ class SelectionJob:
         """
         clock = Clock()
         with_prior = _training_job(training, {"_target_": TARGETS["prior"]})
-        rows, target, held_out = with_prior.read(
-            manifest, kernel, store=store, paths=paths, engine=engine, record=record, clock=clock
-        )
+        with logs.working("selection: reading"):
+            rows, target, held_out = with_prior.read(
+                manifest,
+                kernel,
+                store=store,
+                paths=paths,
+                engine=engine,
+                record=record,
+                clock=clock,
+            )
         rows, target = rows[~held_out].reset_index(drop=True), target[~held_out]
         work = paths.layer("06_models") / "selection" / self._key(training, manifest, store)
         _remove_others(work)
