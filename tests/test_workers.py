@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from batch_nlp.errors import BatchNlpError
 from batch_nlp.workers import cores, mapped, own_threads
@@ -63,6 +65,23 @@ def test_a_process_takes_its_share_of_the_cores() -> None:
     key = "OMP_NUM_THREADS"
     shares = set(mapped(os.getenv, [key] * 4, processes=2))
     assert shares == {str(max(1, own_threads() // 2))}
+
+
+def blas_threads(_: int) -> list[int]:
+    np.ones((2, 2)) @ np.ones((2, 2))
+    return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+
+
+def test_the_libraries_of_a_process_keep_to_its_share() -> None:
+    found = list(mapped(blas_threads, range(4), processes=cores()))
+    assert found == [[1] * len(found[0])] * 4
+    assert found[0]
+
+
+def test_this_module_loads_no_library_before_the_threads_are_set() -> None:
+    shown = "import sys, batch_nlp.workers; print('numpy' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
 
 
 def test_a_process_takes_its_share_of_the_threads_that_are_set(

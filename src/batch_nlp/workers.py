@@ -16,8 +16,6 @@ from contextlib import closing
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
-from joblib import cpu_count
-
 from batch_nlp.errors import BatchNlpError
 
 Item = TypeVar("Item")
@@ -45,6 +43,10 @@ def cores() -> int:
     >>> cores() >= 1
     True
     """
+    # Not above: a worker process reads this file before its threads are set, and joblib has
+    # NumPy start as many as there are cores.
+    from joblib import cpu_count  # noqa: PLC0415
+
     return int(cpu_count())
 
 
