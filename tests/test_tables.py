@@ -231,7 +231,7 @@ def test_bytes_that_are_no_text_are_a_problem_of_their_line(tmp_path: Path) -> N
     (tmp_path / "m").write_bytes(b"fine\ncaf\xe9\nfine too")
     rows = rows_of(read_lines(tmp_path / "m"))
     assert [row["problem"] for row in rows] == [None, "valid UTF-8", None]
-    assert rows[1]["line"] == "caf\ufffd"
+    assert rows[1]["line"] == "caf\ufffd\n"
 
 
 def test_json_keys_come_in_the_order_met(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def _rows(folder: Path, target: Path, *, checked: bool) -> int:
     schema = pa.schema([*names, *((name, pa.string()) for name in source.fields)])
     with (
         Extraction(source, Engine(memory_limit=LIMIT), target / "spill") as extraction,
-        ParquetSink(target / "ours.parquet", schema) as sink,
+        ParquetSink(target / "ours.parquet", schema, distinct=("id", "text")) as sink,
     ):
         for batch in extraction.rows():
             if checked and len(validate(batch.to_pandas(), source.fields).failures):

@@ -34,6 +34,7 @@ from batch_nlp.rows.extract import Engine, Source
 from batch_nlp.settings import ModelChoice, Paths, PipelineChoice, build, plain, verify
 from batch_nlp.store import Manifest, read_manifest
 from batch_nlp.tables import digest, digests_of, file_digest, write_text
+from batch_nlp.workers import keep_freed_memory
 
 if TYPE_CHECKING:  # built from the configuration, and imported only where they are needed
     from batch_nlp.audit import AuditJob
@@ -69,6 +70,7 @@ def run(config: DictConfig) -> int:
     KeyboardInterrupt
         When interrupted, after the record is written.
     """
+    keep_freed_memory()
     Logs().set_up()
     try:
         verify(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import gzip
 import hashlib
@@ -449,21 +450,46 @@ def read_lines(path: str | Path, offset: int = 0, number: int = 1) -> Iterator[p
     ------
     pyarrow.RecordBatch
         ``source`` (str), ``row`` (line number from 1), ``problem`` (what is wrong with the
-        line's bytes, else null) and ``line`` (str). Blank lines are counted and left out.
+        line's bytes, else null) and ``line`` (str, its end with it). Blank lines are counted and
+        left out.
     """
     with _decompressed(path) as stream:
         stream.seek(offset)
-        if not offset and stream.peek(3).startswith(b"\xef\xbb\xbf"):  # type: ignore[attr-defined]
-            stream.read(3)
-        while block := stream.read(LINES_BYTES) + stream.readline():
-            whole = block if block.endswith(b"\n") else block + b"\n"
-            ends = np.flatnonzero(np.frombuffer(whole, np.uint8) == ord("\n")) + 1
-            yield _lines_batch(path, whole, ends, number)
+        if not offset and stream.peek(3).startswith(codecs.BOM_UTF8):  # type: ignore[attr-defined]
+            stream.read(len(codecs.BOM_UTF8))
+        for block, ends in _line_blocks(stream):
+            yield _lines_batch(path, block, ends, number)
             number += len(ends)
 
 
+def _line_blocks(stream: BinaryIO) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
+    r"""Read whole lines, some at a time, and give their bytes and where each line ends in them.
+
+    Examples
+    --------
+    >>> [(block.tobytes(), ends) for block, ends in _line_blocks(io.BytesIO(b"a\nbc\nd"))]
+    [(b'a\nbc\n', array([2, 5])), (b'd', array([1]))]
+    """
+    begun = np.empty(0, np.uint8)
+    while True:
+        # Of a line of many megabytes twice as much each time, or it would be copied too often.
+        block = np.empty(LINES_BYTES + 2 * len(begun), np.uint8)
+        block[: len(begun)] = begun
+        n_read = stream.readinto(memoryview(block)[len(begun) :])  # type: ignore[attr-defined]
+        if not n_read:
+            break
+        new = block[len(begun) : len(begun) + n_read]
+        ends = np.flatnonzero(new == ord("\n")) + len(begun) + 1
+        whole = ends[-1] if len(ends) else 0
+        begun = block[whole : len(begun) + n_read]
+        if whole:
+            yield block[:whole], ends
+    if len(begun):
+        yield begun, np.array([len(begun)])
+
+
 def _lines_batch(
-    path: str | Path, block: bytes, ends: npt.NDArray[np.int64], number: int
+    path: str | Path, block: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64], number: int
 ) -> pa.RecordBatch:
     """Give the lines of a block by where they end."""
     offsets = np.concatenate([[0], ends]).astype(np.int32)
@@ -471,10 +497,9 @@ def _lines_batch(
         pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(block)]
     )
     lines, problem = _decoded(whole)
-    lines = pc.ascii_rtrim(lines, "\n")
     rows = pa.array(np.arange(number, number + len(ends)))
     # Only a line that begins with white space may hold nothing else.
-    if (np.frombuffer(block, np.uint8)[offsets[:-1]] <= ord(" ")).any():
+    if (block[offsets[:-1]] <= ord(" ")).any():
         kept = pc.not_equal(pc.ascii_trim_whitespace(lines), "")
         lines, problem, rows = (each.filter(kept) for each in (lines, problem, rows))
     columns = [pa.repeat(str(path), len(rows)), rows, problem, lines]

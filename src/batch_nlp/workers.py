@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import multiprocessing
 import os
 import pickle  # nosec B403
@@ -26,10 +27,10 @@ _AHEAD = 2
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
-"""What a batch has freed is kept for the next one: else the kernel clears it anew each time.
+_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": (-3, 1 << 25), "MALLOC_TRIM_THRESHOLD_": (-1, 1 << 28)}
+"""Numbers of two parameters of the GNU C library's ``mallopt``, and what they are set to.
 
-Up to its version 2.34 the GNU C library takes no higher threshold for what is mapped by itself.
+Up to its version 2.34 it takes no higher threshold for what is mapped by itself.
 """
 
 _function: Callable[[Any], Any] | None = None
@@ -55,6 +56,18 @@ def own_threads() -> int:
     # OpenMP takes a list too, one number for each level.
     first, *_ = os.environ.get(_THREADS[0], "").split(",")
     return int(first) if first.strip().isdecimal() and int(first) else cores()
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep what it frees for what it needs next.
+
+    Else the kernel takes it and clears it anew, page by page, for each batch. Where the C library
+    is another than GNU's, and for a threshold that the environment sets, nothing is changed.
+    """
+    set_parameter = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    for name, (parameter, size) in _KEPT_MEMORY.items():
+        if set_parameter is not None and name not in os.environ:
+            set_parameter(parameter, size)
 
 
 def mapped(
@@ -93,9 +106,6 @@ def mapped(
     if processes == 1:
         yield from map(function, items)
         return
-    # The C library reads them when a process starts.
-    for name, size in _KEPT_MEMORY.items():
-        os.environ.setdefault(name, size)
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         processes,
@@ -154,6 +164,7 @@ def _prepare(pickled: bytes, threads: int) -> None:
     # Ctrl-C reaches every process of the terminal; the first one decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+    keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # What it holds is let go before the libraries are, or some of them complain.
     atexit.register(_forget)

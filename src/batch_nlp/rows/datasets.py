@@ -44,8 +44,8 @@ Files = str | list[str]
 RESERVED = (*PROVENANCE, "seq", "shown", "key", "text_key", "vector", "failures")
 """Columns that the program puts beside a message's own."""
 
-_JSON_SPACE = r"\t\r "
-"""What JSON takes for white space and a line may hold, as SQL and regular expressions escape it."""
+_JSON_SPACE = r"\t\r\n "
+"""What JSON takes for white space, as SQL and regular expressions escape it."""
 
 MESSAGE_FILES = ("review", "path")
 """Options of the data sets that name the files of messages."""
@@ -213,12 +213,13 @@ def open_table(
         relation=rf"""(
             SELECT source, "row", line, parsed, coalesce(problem, CASE
                 WHEN parsed IS NULL OR {_no_number(len(keys))} THEN 'valid JSON'
-                WHEN NOT regexp_matches(line, '^[{_JSON_SPACE}]*\{{') THEN 'a JSON object'
+                WHEN NOT (starts_with(line, '{{') OR regexp_matches(line, '^[{_JSON_SPACE}]*\{{'))
+                THEN 'a JSON object'
                 END) AS problem
             FROM (SELECT *, CASE WHEN problem IS NULL
                 THEN TRY(json_extract_string(line, [{pointers}]::VARCHAR[])) END AS parsed
                 FROM incoming))""",
-        shown="line",
+        shown="rtrim(line, E'\\n')",
         behind=reader.behind,
     )
 
@@ -229,7 +230,9 @@ def _no_number(n_parsed: int) -> str:
     Quoted they are texts, so that a value alone does not tell.
     """
     found = " OR ".join(
-        f"regexp_full_match(parsed[{i}], '(?i)-?(nan|inf|infinity)')"
+        # By length first: most values need no search.
+        f"(strlen(parsed[{i}]) BETWEEN {len('nan')} AND {len('-infinity')} "
+        f"AND regexp_full_match(parsed[{i}], '(?i)-?(nan|inf|infinity)'))"
         for i in range(1, n_parsed + 1)
     )
     unquoted = r"""regexp_replace(line, '"(\\.|[^"\\])*"', '', 'g')"""

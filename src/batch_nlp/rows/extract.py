@@ -57,6 +57,7 @@ _BYTES_PER_THREAD = 8_000_000
 """A statement fails where every thread has less; 96 of them want more than 150 MB."""
 
 _ROW_BITS = 40
+_SEQ = pa.schema({"seq": pa.int64()})
 _TIMES_A_MESSAGE = 16
 """How many times DuckDB may hold a message of many megabytes at once, and some more."""
 
@@ -405,7 +406,7 @@ class Extraction:
 
     def _part(self, position: int, file: Table) -> pa.Table:
         """Give what is wanted of the rows on offer: ``source``, ``row`` and the file's columns."""
-        names = [name for name in self.source.fields if self.targets or name not in TARGETS]
+        names = [name for name in file.columns if self.targets or name not in TARGETS]
         # Without ORDER BY: a plain statement keeps the order of what it reads.
         found = self._table(
             f"""
@@ -414,15 +415,11 @@ class Extraction:
             """
         )
         seq = found["seq"].to_numpy()
-        with self._offered("given", found.select(["seq"])):
-            wanted = self._table(
-                f"""
-                SELECT seq FROM wanted SEMI JOIN given USING (seq)
-                WHERE seq BETWEEN {seq.min()} AND {seq.max()}
-                """
-            )
+        unwanted = self._table(
+            f"SELECT seq FROM unwanted WHERE seq BETWEEN {seq.min()} AND {seq.max()}"
+        )
         # A line with a problem was none when the file was read first.
-        kept = np.isin(seq, wanted["seq"].to_numpy()) & pc.is_null(found["problem"]).to_numpy()
+        kept = pc.is_null(found["problem"]).to_numpy() & ~np.isin(seq, unwanted["seq"].to_numpy())
         source = pa.repeat(file.path, len(seq))
         part = found.drop_columns(["problem"]).set_column(0, "source", source)
         return part if kept.all() else part.filter(kept)
@@ -436,7 +433,8 @@ class Extraction:
         if tables:
             found = self._looked_up(part.select(list(tables.values())), tables)
             for name in found.column_names:
-                columns[name] = pc.coalesce(part[name], found[name])
+                own = columns.get(name)
+                columns[name] = found[name] if own is None else pc.coalesce(own, found[name])
         for name in self.source.fields:
             columns.setdefault(name, pa.nulls(part.num_rows, pa.string()))
         order = ["source", "row", *self.source.fields]
@@ -450,11 +448,7 @@ class Extraction:
             for column in REFERENCE_FIELDS[table]
             if column != key
         }
-        # Only what these rows need of a table goes into the join.
-        joins = [
-            f"LEFT JOIN (SELECT * FROM {table} SEMI JOIN part USING ({key})) {table} USING ({key})"
-            for table, key in tables.items()
-        ]
+        joins = [f"LEFT JOIN {table} USING ({key})" for table, key in tables.items()]
         with self._offered("part", keys.append_column("at", pa.array(np.arange(len(keys))))):
             return self._table(
                 f"SELECT {_aliased(columns)} FROM part {' '.join(joins)} ORDER BY part.at"
@@ -646,16 +640,17 @@ class Extraction:
             duplicates=self._set_repeats_aside(table, files, key),
         )
         self._run(f"DELETE FROM {table} WHERE problem IS NOT NULL OR seq IN (FROM {table}_again)")
-        shape = pa.schema({"seq": pa.int64()})
-        self._create(f"{table}_failed", shape)
-        for batch in self._batches(f"SELECT {_provenance(files)}, * FROM {table}"):
+        self._create(f"{table}_failed", _SEQ)
+        rows = self._batches(f"SELECT {_provenance(files)}, * FROM {table}")
+        for batch in _batched(rows, PART_ROWS):
             frame = batch.to_pandas()
             verdict = validate(frame, fields)
-            self._append("rejected", rejections(frame, verdict.failures, key))
-            failed = frame.drop(index=verdict.accepted.index)
-            self._append(f"{table}_failed", from_pandas(failed[["seq"]], shape))
             counts.delivered += len(verdict.accepted)
-            counts.rejected += len(failed)
+            failed = frame.drop(index=verdict.accepted.index)
+            if len(failed):
+                counts.rejected += len(failed)
+                self._append("rejected", rejections(frame, verdict.failures, key))
+                self._append(f"{table}_failed", from_pandas(failed[["seq"]], _SEQ))
         self._run(f"DELETE FROM {table} WHERE seq IN (FROM {table}_failed)")
         for column in ("seq", "problem", "shown"):
             self._run(f"ALTER TABLE {table} DROP {column}")
@@ -668,16 +663,13 @@ class Extraction:
         dated = self.source.since is not None or self.source.until is not None
         files = self.source.messages
         self._ingest("message", files, ["id", "date"] if dated else ["id"])
+        self._create("unwanted", _SEQ)
         self.skipped = self._skip()
         problems = self._set_problems_aside("message", files)
         read = self._count("message")
         repeats = self._set_repeats_aside("message", files, "id", self.source.earlier)
-        self._run(
-            """
-            CREATE TABLE wanted AS SELECT seq FROM message ANTI JOIN message_again USING (seq)
-            WHERE problem IS NULL ORDER BY seq
-            """
-        )
+        self._run("INSERT INTO unwanted SELECT seq FROM message WHERE problem IS NOT NULL")
+        self._run("INSERT INTO unwanted FROM message_again")
         self._run("DROP TABLE message")
         self._compress()
         self.counts["extract"] = Counts(read=read, delivered=read - problems, rejected=problems)
@@ -686,11 +678,9 @@ class Extraction:
         )
 
     def _skip(self) -> int:
-        """Delete the messages that are not asked for, and say how many they were."""
+        """Take out the messages that are not asked for, and say how many they were."""
         read = self._count("message")
         if self.source.since is not None or self.source.until is not None:
-            shape = pa.schema({"seq": pa.int64()})
-            self._create("outside", shape)
             for batch in self._batches("SELECT seq, date FROM message WHERE problem IS NULL"):
                 frame = batch.to_pandas()
                 # Dated as the contract does it; what is no date stays, to be rejected with its
@@ -701,16 +691,11 @@ class Extraction:
                     outside |= dates < _moment(self.source.since)
                 if self.source.until is not None:
                     outside |= dates >= _moment(self.source.until)
-                self._append("outside", from_pandas(frame.loc[outside, ["seq"]], shape))
-            self._run("DELETE FROM message WHERE seq IN (SELECT seq FROM outside)")
-        if self.source.max_reviews is not None:
-            self._run(
-                """
-                DELETE FROM message WHERE seq NOT IN (
-                    SELECT seq FROM message ORDER BY seq LIMIT $1)
-                """,
-                [self.source.max_reviews],
-            )
+                self._append("unwanted", from_pandas(frame.loc[outside, ["seq"]], _SEQ))
+            self._run("DELETE FROM message WHERE seq IN (FROM unwanted)")
+        if (most := self.source.max_reviews) is not None:
+            self._run(f"INSERT INTO unwanted SELECT seq FROM message ORDER BY seq OFFSET {most}")
+            self._run("DELETE FROM message WHERE seq IN (FROM unwanted)")
         return read - self._count("message")
 
 

@@ -283,7 +283,8 @@ class RowStream(Generic[Result]):
             if self.extracted is not None:
                 where = [REJECTED.field("source"), REJECTED.field("row")]
                 schema = pa.schema([*where, *text_schema(list(self.source.fields))])
-                layer = stack.enter_context(ParquetSink(self.extracted, schema))
+                sink = ParquetSink(self.extracted, schema, distinct=("id", "text"))
+                layer = stack.enter_context(sink)
             for batch in self.clock.timed(rows, "extract"):
                 if layer is not None:
                     with self.clock.step("layers"):
