@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +67,36 @@ def test_a_process_takes_its_share_of_the_cores() -> None:
     key = "OMP_NUM_THREADS"
     shares = set(mapped(os.getenv, [key] * 4, processes=2))
     assert shares == {str(max(1, own_threads() // 2))}
+
+
+FAULTS = """
+import resource
+from batch_nlp.workers import keep_freed_memory
+keep_freed_memory()
+[b"x" * (1 << 23) for _ in range(8)]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    [b"x" * (1 << 23) for _ in range(8)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+"""Prints how many pages five times eight pieces of 8 MiB ask of the kernel, freed each time."""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of the GNU C library")
+@pytest.mark.parametrize(
+    ("variables", "again"), [({}, False), ({"MALLOC_MMAP_THRESHOLD_": "100000"}, True)]
+)
+def test_what_is_freed_is_used_again(variables: dict[str, str], again: bool) -> None:
+    environment = {key: value for key, value in os.environ.items() if "MALLOC_" not in key}
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    pages = (1 << 23) / resource.getpagesize()
+    assert (int(done.stdout) > 10 * pages) is again
 
 
 def blas_threads(_: int) -> list[int]:

@@ -50,8 +50,10 @@ def _rows(folder: Path, target: Path, *, checked: bool) -> int:
     from batch_nlp.rows.extract import Engine, Extraction
     from batch_nlp.rows.validate import validate
     from batch_nlp.tables import ParquetSink
+    from batch_nlp.workers import keep_freed_memory
 
     restart()
+    keep_freed_memory()
     source = source_of(folder)
     names = [("source", pa.string()), ("row", pa.int64())]
     schema = pa.schema([*names, *((name, pa.string()) for name in source.fields)])

@@ -475,7 +475,7 @@ def _line_blocks(stream: BinaryIO) -> Iterator[tuple[npt.NDArray[np.uint8], npt.
         # Of a line of many megabytes twice as much each time, or it would be copied too often.
         block = np.empty(LINES_BYTES + 2 * len(begun), np.uint8)
         block[: len(begun)] = begun
-        n_read = stream.readinto(memoryview(block)[len(begun) :])  # type: ignore[attr-defined]
+        n_read = stream.readinto(block[len(begun) :].data)  # type: ignore[attr-defined]
         if not n_read:
             break
         new = block[len(begun) : len(begun) + n_read]
