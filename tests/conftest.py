@@ -20,7 +20,8 @@ from hypothesis import settings
 from batch_nlp.sample import Sample, SampleFiles
 
 # The same examples in every run, so that a red test stays red until it is mended.
-settings.register_profile("repeatable", derandomize=True, database=None)
+# No deadline: how long something takes is measured in benchmarks.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -50,6 +50,13 @@ def test_it_runs_without_the_command_line(
     assert record["stages"]["feature/extract"]["read"] == 50
 
 
+def test_freed_memory_is_kept(composed: Composed, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    monkeypatch.setattr(program, "keep_freed_memory", lambda: kept.append(True))
+    assert run(composed("pipeline=feature", "sample.n_reviews=50")) == 0
+    assert kept
+
+
 def test_the_configuration_of_a_run_is_kept_and_can_be_run_again(
     composed: Composed, tmp_path: Path, last_run: LastRun
 ) -> None:

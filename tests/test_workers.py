@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import multiprocessing
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
 from batch_nlp.errors import BatchNlpError
-from batch_nlp.workers import cores, mapped, own_threads
+from batch_nlp.workers import cores, keep_freed_memory, mapped, own_threads
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -69,34 +71,38 @@ def test_a_process_takes_its_share_of_the_cores() -> None:
     assert shares == {str(max(1, own_threads() // 2))}
 
 
-FAULTS = """
-import resource
-from batch_nlp.workers import keep_freed_memory
-keep_freed_memory()
-[b"x" * (1 << 23) for _ in range(8)]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
-    [b"x" * (1 << 23) for _ in range(8)]
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-"""Prints how many pages five times eight pieces of 8 MiB ask of the kernel, freed each time."""
+def pages_asked(begin: Callable[[], None] | None) -> float:
+    """Give how many times 8 MiB are asked of the kernel where 40 times so much is used again."""
+    ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: huge pages would be few
+    if begin is not None:
+        begin()
+    size = 1 << 23
+    [b"x" * size for _ in range(8)]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        [b"x" * size for _ in range(8)]
+    asked = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    return asked * resource.getpagesize() / size
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of the GNU C library")
-@pytest.mark.parametrize(
-    ("variables", "again"), [({}, False), ({"MALLOC_MMAP_THRESHOLD_": "100000"}, True)]
+needs_glibc = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="a matter of the GNU C library"
 )
-def test_what_is_freed_is_used_again(variables: dict[str, str], again: bool) -> None:
-    environment = {key: value for key, value in os.environ.items() if "MALLOC_" not in key}
-    done = subprocess.run(
-        [sys.executable, "-c", FAULTS],
-        env=environment | variables,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    pages = (1 << 23) / resource.getpagesize()
-    assert (int(done.stdout) > 10 * pages) is again
+
+
+@needs_glibc
+def test_what_is_freed_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in filter(re.compile("MALLOC_|GLIBC_").match, list(os.environ)):
+        monkeypatch.delenv(name)
+    processes = multiprocessing.get_context("spawn")
+    with processes.Pool(1) as plain, processes.Pool(1) as keeping:
+        assert plain.apply(pages_asked, [None]) > 30
+        assert keeping.apply(pages_asked, [keep_freed_memory]) < 4
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "100000")
+    with processes.Pool(1) as told:
+        assert told.apply(pages_asked, [keep_freed_memory]) > 30
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
+    assert max(mapped(pages_asked, [None] * 2, processes=2)) < 4
 
 
 def blas_threads(_: int) -> list[int]:

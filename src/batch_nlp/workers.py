@@ -62,7 +62,7 @@ def keep_freed_memory() -> None:
     """Have this process keep what it frees for what it needs next.
 
     Else the kernel takes it and clears it anew, page by page, for each batch. Where the C library
-    is another than GNU's, and for a threshold that the environment sets, nothing is changed.
+    is another than GNU's nothing is changed, nor is a threshold whose variable is set.
     """
     set_parameter = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     for name, (parameter, size) in _KEPT_MEMORY.items():

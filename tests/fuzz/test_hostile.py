@@ -368,8 +368,8 @@ third = ROWS_AN_EXAMPLE // 3
 yelp_files = given(
     *(st.lists(row, min_size=third, max_size=third) for row in (reviews, users, businesses))
 )
-few = settings(max_examples=examples(255), deadline=None)
-many = settings(max_examples=examples(2550), deadline=None, derandomize=False)
+few = settings(max_examples=examples(255))
+many = settings(max_examples=examples(2550), derandomize=False)
 
 
 @few

@@ -222,7 +222,7 @@ def assert_conserved(path: Path, n_records: int) -> None:
         each.check(name)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.one_of(ROW, BROKEN), max_size=9), st.sampled_from(["\n", "\r\n", "\n\n"]))
 def test_any_json_lines(rows: list[Any], line_end: str) -> None:
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
@@ -234,7 +234,7 @@ def test_any_json_lines(rows: list[Any], line_end: str) -> None:
         assert_conserved(path, len(lines))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(ROW, st.integers(-1, 1)), max_size=9), st.sampled_from(["\n", "\r\n"]))
 def test_any_csv(rows: list[tuple[dict[str, Any], int]], line_end: str) -> None:
     text = io.StringIO(newline="")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 
 from batch_nlp import tables
@@ -371,3 +373,35 @@ def test_a_file_that_changes_between_the_readings_is_told(tmp_path: Path) -> Non
         path.write_text(path.read_text().replace('"r4"', '"r4', 1))
         with pytest.raises(InputError, match="changed while being read: 10 rows at first, then 9"):
             list(extraction.rows())
+
+
+@pytest.mark.parametrize("limits", [{}, {"since": "2000-01-01"}, {"max_reviews": 4}])
+def test_what_is_added_between_the_readings_is_not_delivered(
+    tmp_path: Path, limits: dict[str, Any]
+) -> None:
+    for name in ("one", "two"):
+        lines = [json.dumps(review(f"{name}{i}", date="2020-01-01")) for i in range(2)]
+        (tmp_path / f"{name}.json").write_text("\n".join(lines) + "\n")
+    names = [str(tmp_path / "one.json"), str(tmp_path / "two.json")]
+    source = YelpDataset(review=names, **limits).source()
+    with Extraction(source, Engine(), tmp_path / "spill") as extraction:
+        for name in names:
+            with Path(name).open("a") as stream:
+                stream.write(json.dumps(review("new", date="2020-01-01")) + "\n")
+        (batch,) = extraction.rows()
+    assert batch["id"].to_pylist() == ["one0", "one1", "two0", "two1"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_file_without_the_key_of_a_table_joins_nothing(tmp_path: Path, kind: str) -> None:
+    table = pa.table({"review_id": ["r0", "r1"], "text": ["x", "y"]})
+    if kind == "csv":
+        pyarrow.csv.write_csv(table, tmp_path / "review.csv")
+    else:
+        pq.write_table(table, tmp_path / "review.parquet")
+    (tmp_path / "user.json").write_text('{"user_id": "u1", "fans": 3}\n')
+    dataset = YelpDataset(review=str(tmp_path / f"review.{kind}"), user=str(tmp_path / "user.json"))
+    with Extraction(dataset.source(), Engine(), tmp_path / "spill") as extraction:
+        (batch,) = extraction.rows()
+    assert batch["id"].to_pylist() == ["r0", "r1"]
+    assert batch["user_id"].null_count == batch["fans"].null_count == 2

@@ -92,7 +92,7 @@ ODD = st.one_of(
 )
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.lists(st.fixed_dictionaries(dict.fromkeys(MESSAGE_FIELDS, ODD)), min_size=2, max_size=4))
 def test_a_row_alone_fares_as_it_does_among_others(rows: list[dict[str, str | None]]) -> None:
     whole = pd.DataFrame(rows, dtype="str")
@@ -123,7 +123,7 @@ def test_a_row_alone_fares_as_it_does_among_others(rows: list[dict[str, str | No
         max_size=8,
     )
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_what_passes_is_what_pandera_lets_pass(rows: list[dict[str, str | None]]) -> None:
     given_rows = pd.DataFrame(rows, dtype="str")
     failed: set[int] = set()

@@ -102,7 +102,7 @@ def test_a_share_that_leaves_nothing(share: float) -> None:
         Split(test_share=share)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.sampled_from("abcdefghijklm"), st.integers(0, 5))),
     st.sampled_from(["time", "stratified"]),

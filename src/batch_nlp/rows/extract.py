@@ -41,7 +41,9 @@ from batch_nlp.tables import BLOCK_BYTES, ParquetSink, from_pandas, quoted
 from batch_nlp.workers import cores, own_threads, read_ahead
 
 PART_ROWS = 50_000
-"""Most rows joined at a time; with fewer a large reference table is searched too often."""
+"""Most rows joined at a time, for with fewer a large table is searched too often; and most rows of
+such a table checked at a time.
+"""
 
 PART_BYTES = 32_000_000
 """Or fewer rows, where they are long: two parts are held at once, some of their texts twice."""
@@ -322,6 +324,7 @@ class Extraction:
         self.counts: dict[str, Counts] = {}
         self.skipped = 0
         self._enough = 0
+        self._last: Mapping[int, int] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
@@ -395,9 +398,10 @@ class Extraction:
 
     def _joined(self) -> Iterator[pa.Table]:
         left = self.n_rows
-        for position, file in enumerate(self.source.messages):
+        for position in sorted(self._last):
+            file = self.source.messages[position]
             batches = chain.from_iterable(map(_small, file.batches()))
-            while left and (first := next(batches, None)):
+            while left > 0 and (first := next(batches, None)):
                 with self._incoming(file, _part(first, batches)):
                     part = self._part(position, file)
                 left -= part.num_rows
@@ -406,7 +410,9 @@ class Extraction:
 
     def _part(self, position: int, file: Table) -> pa.Table:
         """Give what is wanted of the rows on offer: ``source``, ``row`` and the file's columns."""
-        names = [name for name in file.columns if self.targets or name not in TARGETS]
+        present = {*file.columns, *self._keys().values()}
+        wanted = present if self.targets else present.difference(TARGETS)
+        names = [name for name in self.source.fields if name in wanted]
         # Without ORDER BY: a plain statement keeps the order of what it reads.
         found = self._table(
             f"""
@@ -418,17 +424,16 @@ class Extraction:
         unwanted = self._table(
             f"SELECT seq FROM unwanted WHERE seq BETWEEN {seq.min()} AND {seq.max()}"
         )
+        kept = (seq <= self._last[position]) & ~np.isin(seq, unwanted["seq"].to_numpy())
         # A line with a problem was none when the file was read first.
-        kept = pc.is_null(found["problem"]).to_numpy() & ~np.isin(seq, unwanted["seq"].to_numpy())
+        kept &= pc.is_null(found["problem"]).to_numpy()
         source = pa.repeat(file.path, len(seq))
         part = found.drop_columns(["problem"]).set_column(0, "source", source)
         return part if kept.all() else part.filter(kept)
 
     def _with_references(self, part: pa.Table) -> pa.Table:
         """Give a part with the columns of the joined tables, where it has none of its own."""
-        tables = {
-            table: key for table, key in REFERENCE_KEYS.items() if self.source.references.get(table)
-        }
+        tables = self._keys()
         columns = {name: part[name] for name in part.column_names}
         if tables:
             found = self._looked_up(part.select(list(tables.values())), tables)
@@ -439,6 +444,12 @@ class Extraction:
             columns.setdefault(name, pa.nulls(part.num_rows, pa.string()))
         order = ["source", "row", *self.source.fields]
         return pa.table({name: columns[name] for name in order})
+
+    def _keys(self) -> dict[str, str]:
+        """Give the tables that are joined, and what joins each."""
+        return {
+            table: key for table, key in REFERENCE_KEYS.items() if self.source.references.get(table)
+        }
 
     def _looked_up(self, keys: pa.Table, tables: Mapping[str, str]) -> pa.Table:
         """Give the columns of `tables`, of which `keys` names a row each, in that order."""
@@ -665,6 +676,9 @@ class Extraction:
         self._ingest("message", files, ["id", "date"] if dated else ["id"])
         self._create("unwanted", _SEQ)
         self.skipped = self._skip()
+        # What comes behind them in a file was not asked for, or was not there.
+        last = self._run(f"SELECT seq >> {_ROW_BITS} AS file, max(seq) FROM message GROUP BY file")
+        self._last = dict(last)
         problems = self._set_problems_aside("message", files)
         read = self._count("message")
         repeats = self._set_repeats_aside("message", files, "id", self.source.earlier)
@@ -691,11 +705,12 @@ class Extraction:
                     outside |= dates < _moment(self.source.since)
                 if self.source.until is not None:
                     outside |= dates >= _moment(self.source.until)
-                self._append("unwanted", from_pandas(frame.loc[outside, ["seq"]], _SEQ))
+                if outside.any():
+                    self._append("unwanted", from_pandas(frame.loc[outside, ["seq"]], _SEQ))
             self._run("DELETE FROM message WHERE seq IN (FROM unwanted)")
         if (most := self.source.max_reviews) is not None:
-            self._run(f"INSERT INTO unwanted SELECT seq FROM message ORDER BY seq OFFSET {most}")
-            self._run("DELETE FROM message WHERE seq IN (FROM unwanted)")
+            first = f"SELECT seq FROM message ORDER BY seq LIMIT {most}"
+            self._run(f"DELETE FROM message WHERE seq > (SELECT max(seq) FROM ({first}))")
         return read - self._count("message")
 
 
