@@ -405,3 +405,15 @@ def test_a_file_without_the_key_of_a_table_joins_nothing(tmp_path: Path, kind: s
         (batch,) = extraction.rows()
     assert batch["id"].to_pylist() == ["r0", "r1"]
     assert batch["user_id"].null_count == batch["fans"].null_count == 2
+
+
+@pytest.mark.faults
+def test_millions_of_messages_that_are_not_asked_for_fit_in_little_memory(tmp_path: Path) -> None:
+    with (tmp_path / "review.json").open("w") as stream:
+        for i in range(3_000_000):
+            day = f"20{i % 20:02}-01-01"
+            stream.write(f'{{"review_id":"r{i}","text":"x","date":"{day}"}}\n')
+    source = YelpDataset(review=str(tmp_path / "review.json"), since="2010-01-01").source()
+    with Extraction(source, Engine(memory_limit="60MB"), tmp_path / "spill") as extraction:
+        assert extraction.n_rows == extraction.skipped == 1_500_000
+        assert next(extraction.rows(10))["id"].to_pylist() == [f"r{i}" for i in range(10, 20)]

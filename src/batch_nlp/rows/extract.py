@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -405,7 +406,8 @@ class Extraction:
                 with self._incoming(file, _part(first, batches)):
                     part = self._part(position, file)
                 left -= part.num_rows
-                yield self._with_references(part)
+                if part.num_rows:
+                    yield self._with_references(part)
                 del part  # before the next one is read
 
     def _part(self, position: int, file: Table) -> pa.Table:
@@ -545,20 +547,10 @@ class Extraction:
 
     def _ingest(self, name: str, tables: Sequence[Table], columns: Sequence[str]) -> None:
         """Read files into the table `name`: ``seq`` in input order, problems, text columns."""
-        texts = ("problem", "shown", *columns)
-        self._create(
-            name, pa.schema([("seq", pa.int64()), *((column, pa.string()) for column in texts)])
-        )
+        self._create(name, _ingested(columns))
         for position, table in enumerate(tables):
             with self._incoming(table, table.batches()):
-                self._run(
-                    f"""
-                    INSERT INTO {name} SELECT {_seq(position)}, {table.problem},
-                    CASE WHEN {table.problem} IS NOT NULL
-                    THEN left({table.shown}, {SHOWN_CHARACTERS}) END, {_texts(table, columns)}
-                    FROM {table.relation}
-                    """
-                )
+                self._run(f"INSERT INTO {name} {_ingesting(position, table, columns)}")
         self._compress()
 
     def _compress(self) -> None:
@@ -671,11 +663,13 @@ class Extraction:
         return counts
 
     def _load_messages(self) -> None:
-        dated = self.source.since is not None or self.source.until is not None
         files = self.source.messages
-        self._ingest("message", files, ["id", "date"] if dated else ["id"])
         self._create("unwanted", _SEQ)
-        self.skipped = self._skip()
+        if self.source.since is None and self.source.until is None:
+            self._ingest("message", files, ["id"])
+        else:
+            self._ingest_dated()
+        self.skipped = self._count("unwanted") + self._cut()
         # What comes behind them in a file was not asked for, or was not there.
         last = self._run(f"SELECT seq >> {_ROW_BITS} AS file, max(seq) FROM message GROUP BY file")
         self._last = dict(last)
@@ -691,26 +685,41 @@ class Extraction:
             read=read - problems, delivered=read - problems - repeats, duplicates=repeats
         )
 
-    def _skip(self) -> int:
-        """Take out the messages that are not asked for, and say how many they were."""
+    def _ingest_dated(self) -> None:
+        """Read the messages dated as asked for, as `_ingest` does, and name the others.
+
+        The others are never in the table: with millions of them it would not fit in memory to
+        take them out again.
+        """
+        self._create("message", _ingested(["id"]))
+        for position, file in enumerate(self.source.messages):
+            batches = chain.from_iterable(map(_small, file.batches()))
+            while first := next(batches, None):
+                with self._incoming(file, _part(first, batches)):
+                    found = self._table(_ingesting(position, file, ["id", "date"]))
+                outside = self._outside(found.select(["problem", "date"]).to_pandas())
+                self._append("unwanted", found.select(["seq"]).filter(outside))
+                self._append("message", found.drop_columns(["date"]).filter(~outside))
+        self._compress()
+
+    def _outside(self, frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        """Tell which messages are not dated as asked for."""
+        # Dated as the contract does it; what is no date stays, to be rejected with its reason.
+        dates = parse(frame["date"], Kind.DATE)
+        outside = frame["date"].isna()
+        if self.source.since is not None:
+            outside |= dates < _moment(self.source.since)
+        if self.source.until is not None:
+            outside |= dates >= _moment(self.source.until)
+        return (outside & frame["problem"].isna()).to_numpy()
+
+    def _cut(self) -> int:
+        """Take out the messages beyond `max_reviews`, and say how many they were."""
+        if (most := self.source.max_reviews) is None:
+            return 0
         read = self._count("message")
-        if self.source.since is not None or self.source.until is not None:
-            for batch in self._batches("SELECT seq, date FROM message WHERE problem IS NULL"):
-                frame = batch.to_pandas()
-                # Dated as the contract does it; what is no date stays, to be rejected with its
-                # reason.
-                dates = parse(frame["date"], Kind.DATE)
-                outside = frame["date"].isna()
-                if self.source.since is not None:
-                    outside |= dates < _moment(self.source.since)
-                if self.source.until is not None:
-                    outside |= dates >= _moment(self.source.until)
-                if outside.any():
-                    self._append("unwanted", from_pandas(frame.loc[outside, ["seq"]], _SEQ))
-            self._run("DELETE FROM message WHERE seq IN (FROM unwanted)")
-        if (most := self.source.max_reviews) is not None:
-            first = f"SELECT seq FROM message ORDER BY seq LIMIT {most}"
-            self._run(f"DELETE FROM message WHERE seq > (SELECT max(seq) FROM ({first}))")
+        first = f"SELECT seq FROM message ORDER BY seq LIMIT {most}"
+        self._run(f"DELETE FROM message WHERE seq > (SELECT max(seq) FROM ({first}))")
         return read - self._count("message")
 
 
@@ -734,6 +743,21 @@ def rejections(frame: pd.DataFrame, failures: pd.DataFrame, key: str) -> pa.Tabl
         ["source", "row", "id"], axis="columns"
     )
     return from_pandas(pd.concat([where, failures], axis="columns"), REJECTED)
+
+
+def _ingested(columns: Sequence[str]) -> pa.Schema:
+    """Give the columns of a table that is read for the first time."""
+    return pa.schema([*_SEQ, *text_schema(["problem", "shown", *columns])])
+
+
+def _ingesting(position: int, table: Table, columns: Sequence[str]) -> str:
+    """Say in SQL how a file is read for the first time."""
+    return f"""
+        SELECT {_seq(position)} AS seq, {table.problem} AS problem,
+        CASE WHEN {table.problem} IS NOT NULL
+        THEN left({table.shown}, {SHOWN_CHARACTERS}) END AS shown, {_texts(table, columns)}
+        FROM {table.relation}
+        """
 
 
 def _seq(position: int) -> str:
