@@ -85,12 +85,7 @@ def pages_asked(begin: Callable[[], None] | None) -> float:
     return asked * resource.getpagesize() / size
 
 
-needs_glibc = pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="a matter of the GNU C library"
-)
-
-
-@needs_glibc
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of the GNU C library")
 def test_what_is_freed_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in filter(re.compile("MALLOC_|GLIBC_").match, list(os.environ)):
         monkeypatch.delenv(name)

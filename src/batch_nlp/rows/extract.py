@@ -401,9 +401,9 @@ class Extraction:
         left = self.n_rows
         for position in sorted(self._last):
             file = self.source.messages[position]
-            batches = chain.from_iterable(map(_small, file.batches()))
-            while left > 0 and (first := next(batches, None)):
-                with self._incoming(file, _part(first, batches)):
+            parts = _parts(file)
+            while left > 0 and (batches := next(parts, None)):
+                with self._incoming(file, batches):
                     part = self._part(position, file)
                 left -= part.num_rows
                 if part.num_rows:
@@ -693,9 +693,8 @@ class Extraction:
         """
         self._create("message", _ingested(["id"]))
         for position, file in enumerate(self.source.messages):
-            batches = chain.from_iterable(map(_small, file.batches()))
-            while first := next(batches, None):
-                with self._incoming(file, _part(first, batches)):
+            for batches in _parts(file):
+                with self._incoming(file, batches):
                     found = self._table(_ingesting(position, file, ["id", "date"]))
                 outside = self._outside(found.select(["problem", "date"]).to_pandas())
                 self._append("unwanted", found.select(["seq"]).filter(outside))
@@ -793,6 +792,13 @@ def _small(batch: pa.RecordBatch, most: int = BLOCK_BYTES) -> Iterator[pa.Record
         yield from _small(batch.slice(half), most)
     elif batch.num_rows:
         yield batch
+
+
+def _parts(file: Table) -> Iterator[Iterator[pa.RecordBatch]]:
+    """Give the batches of a file, as many at a time as are joined."""
+    batches = chain.from_iterable(map(_small, file.batches()))
+    while first := next(batches, None):
+        yield _part(first, batches)
 
 
 def _part(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
