@@ -48,6 +48,7 @@ def _rows(folder: Path, target: Path, *, checked: bool) -> int:
     import pyarrow as pa
 
     from batch_nlp.rows.extract import Engine, Extraction
+    from batch_nlp.rows.stream import DISTINCT
     from batch_nlp.rows.validate import validate
     from batch_nlp.tables import ParquetSink
     from batch_nlp.workers import keep_freed_memory
@@ -59,7 +60,7 @@ def _rows(folder: Path, target: Path, *, checked: bool) -> int:
     schema = pa.schema([*names, *((name, pa.string()) for name in source.fields)])
     with (
         Extraction(source, Engine(memory_limit=LIMIT), target / "spill") as extraction,
-        ParquetSink(target / "ours.parquet", schema, distinct=("id", "text")) as sink,
+        ParquetSink(target / "ours.parquet", schema, distinct=DISTINCT) as sink,
     ):
         for batch in extraction.rows():
             if checked and len(validate(batch.to_pandas(), source.fields).failures):

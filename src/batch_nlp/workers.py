@@ -138,20 +138,32 @@ def mapped(
         pool.shutdown(cancel_futures=True)
 
 
-def read_ahead(items: Iterable[Item]) -> Generator[Item]:
-    """Give the items, each next one being made by a thread while the last one is in use.
+def read_ahead(items: Iterable[Item], ahead: int) -> Generator[Item]:
+    """Give the items, the next ones being made by a thread while the last one is in use.
+
+    Parameters
+    ----------
+    items : iterable
+    ahead : int
+        How many items are made, or being made, beside the one in use.
 
     Examples
     --------
-    >>> list(read_ahead("ab"))
-    ['a', 'b']
+    >>> list(read_ahead("abc", 2))
+    ['a', 'b', 'c']
     """
     end = object()
+    upcoming: deque[Future[Any]] = deque()
     with closing(_each(items)) as iterator, ThreadPoolExecutor(1) as thread:
-        upcoming: Future[Any] = thread.submit(next, iterator, end)
-        while (item := upcoming.result()) is not end:
-            upcoming = thread.submit(next, iterator, end)
-            yield item
+        try:
+            for _ in range(ahead):
+                upcoming.append(thread.submit(next, iterator, end))
+            while (item := upcoming.popleft().result()) is not end:
+                upcoming.append(thread.submit(next, iterator, end))
+                yield item
+        finally:
+            for each in upcoming:
+                each.cancel()
 
 
 def _each(items: Iterable[Item]) -> Generator[Item]:

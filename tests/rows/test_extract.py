@@ -366,12 +366,23 @@ def test_a_batch_holds_no_more_than_its_rows(tmp_path: Path) -> None:
     assert max(len(pickle.dumps(batch)) for batch in batches) < 2 * 50 * 1000
 
 
-def test_a_file_that_changes_between_the_readings_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ('"r4"', '"r4', "a line is no longer JSON"),
+        ("\n", "\n\n", "10 rows at first, then 9"),
+        ("review_id", "\udcff", "10 rows at first, then 9"),
+    ],
+)
+def test_a_file_that_changes_between_the_readings_is_told(
+    tmp_path: Path, old: str, new: str, what: str
+) -> None:
     rows = [review(f"r{i}") for i in range(10)]
     with extraction_of(tmp_path, rows) as extraction:
         path = tmp_path / "review.json"
-        path.write_text(path.read_text().replace('"r4"', '"r4', 1))
-        with pytest.raises(InputError, match="changed while being read: 10 rows at first, then 9"):
+        changed = path.read_text("utf-8").replace(old, new, 1)
+        path.write_text(changed, encoding="utf-8", errors="surrogateescape")
+        with pytest.raises(InputError, match=f"changed while being read: {what}"):
             list(extraction.rows())
 
 

@@ -204,6 +204,7 @@ def open_table(
     columns = {name: f"parsed[{i}]" for i, name in enumerate(keys, start=1)}
     if derived:
         columns["id"] = f"md5(trim(line, E'{_JSON_SPACE}'))"
+    parsed = f"json_extract_string(line, [{pointers}]::VARCHAR[])"
     return Table(
         path,
         reader.batches,
@@ -216,9 +217,8 @@ def open_table(
                 WHEN NOT (starts_with(line, '{{') OR regexp_matches(line, '^[{_JSON_SPACE}]*\{{'))
                 THEN 'a JSON object'
                 END) AS problem
-            FROM (SELECT *, CASE WHEN problem IS NULL
-                THEN TRY(json_extract_string(line, [{pointers}]::VARCHAR[])) END AS parsed
-                FROM incoming))""",
+            FROM (SELECT *, TRY({parsed}) AS parsed FROM incoming))""",
+        sound=f"(SELECT *, {parsed} AS parsed FROM incoming)",
         shown="rtrim(line, E'\\n')",
         behind=reader.behind,
     )

@@ -47,7 +47,10 @@ such a table checked at a time.
 """
 
 PART_BYTES = 32_000_000
-"""Or fewer rows, where they are long: two parts are held at once, some of their texts twice."""
+"""Or fewer rows, where they are long: three parts are held at once, some of their texts twice."""
+
+_PARTS_AHEAD = 2
+"""With one, the first to be done, of reading and writing, waits for the other, and a core idles."""
 
 SHOWN_CHARACTERS = 200
 """How much of an unreadable line a rejected row shows."""
@@ -60,6 +63,7 @@ _BYTES_PER_THREAD = 8_000_000
 """A statement fails where every thread has less; 96 of them want more than 150 MB."""
 
 _ROW_BITS = 40
+_ROWS = (1 << _ROW_BITS) - 1
 _SEQ = pa.schema({"seq": pa.int64()})
 _TIMES_A_MESSAGE = 16
 """How many times DuckDB may hold a message of many megabytes at once, and some more."""
@@ -179,6 +183,8 @@ class Table:
         For each column that the file provides, the SQL expression that reads it.
     relation : str, default="incoming"
         What SQL selects from; ``incoming`` stands for the batches.
+    sound : str, default="incoming"
+        The same for batches without a row that has a problem: quicker, for nothing is checked.
     problem : str, default="problem"
         SQL expression for what is wrong with a row as a whole; null where nothing is.
     shown : str, default="NULL"
@@ -193,6 +199,7 @@ class Table:
     schema: pa.Schema
     columns: Mapping[str, str]
     relation: str = "incoming"
+    sound: str = "incoming"
     problem: str = "problem"
     shown: str = "NULL"
     behind: Callable[[int, int], Iterable[pa.RecordBatch]] | None = None
@@ -384,54 +391,63 @@ class Extraction:
             If a file is no longer what it was when it was read for the first time.
         """
         given = 0
-        # Whole parts ahead: the next one is read while the batches of the last one are in use.
-        with closing(read_ahead(self._joined())) as parts:
+        # Whole parts ahead: the next ones are read while the batches of the last one are in use.
+        with closing(read_ahead(self._joined(), _PARTS_AHEAD)) as parts:
             pieces = chain.from_iterable(part.to_batches() for part in parts)
             for batch in _batched(pieces, batch_rows or self.engine.batch_rows):
                 given += batch.num_rows
                 yield batch
         if given != self.n_rows:
-            message = (
-                f"{', '.join(self.source.files[:3])} changed while being read: {self.n_rows} rows "
-                f"at first, then {given}. Run again."
-            )
-            raise InputError(message)
+            raise self._changed(f"{self.n_rows} rows at first, then {given}")
+
+    def _changed(self, what: str) -> InputError:
+        files = ", ".join(self.source.files[:3])
+        return InputError(f"{files} changed while being read: {what}. Run again.")
 
     def _joined(self) -> Iterator[pa.Table]:
         left = self.n_rows
         for position in sorted(self._last):
             file = self.source.messages[position]
+            keep = self._wanted(position)
             parts = _parts(file)
             while left > 0 and (batches := next(parts, None)):
-                with self._incoming(file, batches):
-                    part = self._part(position, file)
+                try:
+                    with self._incoming(file, map(keep, batches)):
+                        part = self._part(file)
+                except duckdb.InvalidInputException as error:
+                    if "Malformed JSON" not in str(error):
+                        raise
+                    raise self._changed("a line is no longer JSON") from error
                 left -= part.num_rows
                 if part.num_rows:
                     yield self._with_references(part)
                 del part  # before the next one is read
 
-    def _part(self, position: int, file: Table) -> pa.Table:
-        """Give what is wanted of the rows on offer: ``source``, ``row`` and the file's columns."""
+    def _wanted(self, position: int) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+        """Give what leaves out of a file's batches the rows that are not wanted."""
+        last = self._last[position] & _ROWS
+        wanted = np.ones(last + 1, bool)
+        for batch in self._batches(f"FROM unwanted WHERE seq >> {_ROW_BITS} = {position}"):
+            unwanted = batch["seq"].to_numpy() & _ROWS
+            wanted[unwanted[unwanted <= last]] = False
+
+        def keep(batch: pa.RecordBatch) -> pa.RecordBatch:
+            rows = batch["row"].to_numpy()
+            # A row with a problem had none when the file was read first.
+            kept = (rows <= last) & wanted[np.minimum(rows, last)]
+            kept &= pc.is_null(batch["problem"]).to_numpy(zero_copy_only=False)
+            return batch if kept.all() else batch.filter(pa.array(kept))
+
+        return keep
+
+    def _part(self, file: Table) -> pa.Table:
+        """Give of the rows on offer ``source``, ``row`` and the file's columns."""
         present = {*file.columns, *self._keys().values()}
         wanted = present if self.targets else present.difference(TARGETS)
         names = [name for name in self.source.fields if name in wanted]
         # Without ORDER BY: a plain statement keeps the order of what it reads.
-        found = self._table(
-            f"""
-            SELECT {_seq(position)} AS seq, {file.problem} AS problem, "row", {_texts(file, names)}
-            FROM {file.relation}
-            """
-        )
-        seq = found["seq"].to_numpy()
-        unwanted = self._table(
-            f"SELECT seq FROM unwanted WHERE seq BETWEEN {seq.min()} AND {seq.max()}"
-        )
-        kept = (seq <= self._last[position]) & ~np.isin(seq, unwanted["seq"].to_numpy())
-        # A line with a problem was none when the file was read first.
-        kept &= pc.is_null(found["problem"]).to_numpy()
-        source = pa.repeat(file.path, len(seq))
-        part = found.drop_columns(["problem"]).set_column(0, "source", source)
-        return part if kept.all() else part.filter(kept)
+        found = self._table(f'SELECT "row", {_texts(file, names)} FROM {file.sound}')
+        return found.add_column(0, "source", pa.repeat(file.path, len(found)))
 
     def _with_references(self, part: pa.Table) -> pa.Table:
         """Give a part with the columns of the joined tables, where it has none of its own."""
@@ -769,7 +785,7 @@ def _provenance(tables: Sequence[Table]) -> str:
     paths = ", ".join("'" + table.path.replace("'", "''") + "'" for table in tables)
     return (
         f"list_extract([{paths}]::VARCHAR[], (seq >> {_ROW_BITS}) + 1) AS source, "
-        f'seq & {(1 << _ROW_BITS) - 1} AS "row"'
+        f'seq & {_ROWS} AS "row"'
     )
 
 

@@ -23,6 +23,9 @@ from batch_nlp.schemas import REJECTED, text_schema
 from batch_nlp.tables import Hashing, ParquetSink, atomic_folder
 from batch_nlp.workers import mapped
 
+DISTINCT = ("row", "id", "text", "date", "user_id", "yelping_since")
+"""Columns of the joined rows whose values hardly repeat within a batch."""
+
 Result = TypeVar("Result")
 
 
@@ -283,7 +286,7 @@ class RowStream(Generic[Result]):
             if self.extracted is not None:
                 where = [REJECTED.field("source"), REJECTED.field("row")]
                 schema = pa.schema([*where, *text_schema(list(self.source.fields))])
-                sink = ParquetSink(self.extracted, schema, distinct=("id", "text"))
+                sink = ParquetSink(self.extracted, schema, distinct=DISTINCT)
                 layer = stack.enter_context(sink)
             for batch in self.clock.timed(rows, "extract"):
                 if layer is not None:
