@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from batch_nlp import keys as keys_module
-from batch_nlp.keys import KeyIndex
+from batch_nlp.keys import KeyIndex, _Sorted
 
 
 def key(number: int) -> str:
@@ -239,3 +239,26 @@ def test_pages_of_a_written_index_are_given_back(folder: Folder) -> None:
     for _ in range(2):
         assert found(index, 7, 4_999, 5_000) == {"a": [7, 4_999]}
         assert mapped_kb(path) == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux tells what is resident")
+def test_a_written_index_is_in_memory_piece_by_piece(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys_module, "_PIECE_ROWS", 20_000)
+    folder.add("a", *range(300_000))
+    index = folder.index()
+    (path,) = folder.written
+    resident = []
+    let_go = _Sorted.let_go
+
+    def watched(self: _Sorted) -> None:
+        resident.append(mapped_kb(path))
+        let_go(self)
+
+    monkeypatch.setattr(_Sorted, "let_go", watched)
+    assert len(index.rows_of(pa.array(map(key, range(0, 300_000, 10)), pa.string()))) == 30_000
+    index._kept.write(folder.path / "other.index", _Sorted.empty())
+    assert mapped_kb(path) == 0
+    # The system reads around what is asked for.
+    assert 0 < max(resident) < path.stat().st_size / 1024 * 3 / 4

@@ -27,8 +27,8 @@ _KEPT_ROWS = 500_000
 _KEPT_SHARE = 8
 """Or with such a part of those that are written, so that a large one is not written too often."""
 
-_PIECE_ROWS = 1 << 18
-"""Keys that are written at a time, so that as little memory is asked for as it takes."""
+_PIECE_ROWS = 1 << 20
+"""Keys that are written or searched at a time, so that little memory is asked for at once."""
 
 _COLUMNS = (np.dtype(np.uint32), np.dtype(np.uint32), np.dtype(np.uint16))
 """Of the file: heads, rows, tails."""
@@ -121,7 +121,6 @@ class KeyIndex:
         """
         sought = short(keys)
         found = [self._kept.find(sought), self._recent.find(sought) + self._kept.n_rows]
-        self._kept.let_go()
         return np.unique(np.concatenate(found))
 
     def _keep(self, there: Iterable[str]) -> None:
@@ -243,6 +242,7 @@ class _Sorted:
                     low, high = np.searchsorted(at, [first, last])
                     until = len(at) if last == self.n_rows else high
                     np.insert(own[first:last], at[low:until] - first, added[low:until]).tofile(file)
+                    self.let_go()
 
     @property
     def n_rows(self) -> int:
@@ -281,16 +281,19 @@ class _Sorted:
     def find(self, sought: Short) -> npt.NDArray[np.int64]:
         """Give the rows whose keys begin as some others do."""
         order = np.argsort(sought.heads)  # neighbours are near each other in memory then
-        heads, tails = sought.heads[order], sought.tails[order]
-        at = np.searchsorted(self.heads, heads)
         held = [np.empty(0, np.int64)]
-        while len(at):
-            inside = at < self.n_rows
-            at, heads, tails = at[inside], heads[inside], tails[inside]
-            same = self.heads[at] == heads
-            at, heads, tails = at[same], heads[same], tails[same]
-            held.append(self.rows[at[self.tails[at] == tails]].astype(np.int64))
-            at = at + 1
+        # Of a mapped file only a piece is in memory at a time.
+        for part in np.array_split(order, 1 + self.n_rows // _PIECE_ROWS):
+            heads, tails = sought.heads[part], sought.tails[part]
+            at = np.searchsorted(self.heads, heads)
+            while len(at):
+                inside = at < self.n_rows
+                at, heads, tails = at[inside], heads[inside], tails[inside]
+                same = self.heads[at] == heads
+                at, heads, tails = at[same], heads[same], tails[same]
+                held.append(self.rows[at[self.tails[at] == tails]].astype(np.int64))
+                at = at + 1
+            self.let_go()
         return np.concatenate(held)
 
 
