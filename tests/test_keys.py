@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from batch_nlp import keys as keys_module
-from batch_nlp.keys import KeyIndex, _Sorted
+from batch_nlp.keys import KeyIndex, _Sorted, short
 
 
 def key(number: int) -> str:
@@ -258,7 +258,8 @@ def test_a_written_index_is_in_memory_piece_by_piece(
 
     monkeypatch.setattr(_Sorted, "let_go", watched)
     assert len(index.rows_of(pa.array(map(key, range(0, 300_000, 10)), pa.string()))) == 30_000
-    index._kept.write(folder.path / "other.index", _Sorted.empty())
+    later = _Sorted.of([("b", short(pa.array(map(key, range(300_000, 310_000)), pa.string())))])
+    index._kept.write(folder.path / "other.index", later)
     assert mapped_kb(path) == 0
     # The system reads around what is asked for.
     assert 0 < max(resident) < path.stat().st_size / 1024 * 3 / 4

@@ -231,6 +231,7 @@ class _Sorted:
     def write(self, path: Path, later: _Sorted) -> None:
         """Write this index and a later one as one: a line of JSON, then column by column."""
         at = np.searchsorted(self.heads, later.heads, "right")
+        self.let_go()
         names, starts = self._numbered(later)
         about = json.dumps({"names": names, "starts": starts.tolist()}).encode()
         with atomic_path(path) as beside, beside.open("wb") as file:

@@ -162,8 +162,7 @@ def read_ahead(items: Iterable[Item], ahead: int) -> Generator[Item]:
                 upcoming.append(thread.submit(next, iterator, end))
                 yield item
         finally:
-            for each in upcoming:
-                each.cancel()
+            thread.shutdown(cancel_futures=True)
 
 
 def _each(items: Iterable[Item]) -> Generator[Item]:

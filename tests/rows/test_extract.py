@@ -16,7 +16,7 @@ import pytest
 from batch_nlp import tables
 from batch_nlp.errors import InputError
 from batch_nlp.rows import extract
-from batch_nlp.rows.datasets import YelpDataset
+from batch_nlp.rows.datasets import MessagesDataset, YelpDataset
 from batch_nlp.rows.extract import Engine, Extraction
 from batch_nlp.schemas import JOINED_FIELDS, Field, Kind
 
@@ -382,8 +382,28 @@ def test_a_file_that_changes_between_the_readings_is_told(
         path = tmp_path / "review.json"
         changed = path.read_text("utf-8").replace(old, new, 1)
         path.write_text(changed, encoding="utf-8", errors="surrogateescape")
-        with pytest.raises(InputError, match=f"changed while being read: {what}"):
+        with pytest.raises(InputError, match=rf"review\.json changed while being read: {what}"):
             list(extraction.rows())
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_reviews": 3}, {"since": "2020-01-02"}])
+def test_rows_are_left_out_of_files_of_any_type(tmp_path: Path, limits: dict[str, Any]) -> None:
+    """Also beside columns that nobody asks for."""
+    texts = pa.array([f"text {i}" for i in range(6)])
+    table = {
+        "id": ["a", "b", "a", "c", "d", "b"],
+        "text": texts.cast(pa.string_view()),
+        "date": [f"2020-01-0{day}" for day in range(1, 7)],
+        "other": pa.array([[f"{i}"] for i in range(6)]).cast(pa.list_(pa.string_view())),
+    }
+    pq.write_table(pa.table(table), tmp_path / "m.parquet")
+    source = MessagesDataset(path=str(tmp_path / "m.parquet"), **limits).source()
+    with Extraction(source, Engine(), tmp_path / "spill") as extraction:
+        (batch,) = extraction.rows()
+    delivered = {"max_reviews": [0, 1], "since": [1, 2, 3, 4]}
+    expected = delivered[next(iter(limits))] if limits else [0, 1, 3, 4]
+    assert batch["text"].to_pylist() == [f"text {i}" for i in expected]
+    assert batch["row"].to_pylist() == [i + 1 for i in expected]
 
 
 @pytest.mark.parametrize("limits", [{}, {"since": "2000-01-01"}, {"max_reviews": 3}])

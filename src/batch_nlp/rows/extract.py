@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 from uuid import uuid4
 
 import duckdb
@@ -63,7 +63,6 @@ _BYTES_PER_THREAD = 8_000_000
 """A statement fails where every thread has less; 96 of them want more than 150 MB."""
 
 _ROW_BITS = 40
-_ROWS = (1 << _ROW_BITS) - 1
 _SEQ = pa.schema({"seq": pa.int64()})
 _TIMES_A_MESSAGE = 16
 """How many times DuckDB may hold a message of many megabytes at once, and some more."""
@@ -73,6 +72,8 @@ _UNITS = ("B", "KB", "MB", "GB", "TB")
 _ROWS_PER_PROCESS = 10_000
 _BATCHES_PER_PROCESS = 4
 _MOST_AT_WORK = 50_000
+
+_Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,8 +184,8 @@ class Table:
         For each column that the file provides, the SQL expression that reads it.
     relation : str, default="incoming"
         What SQL selects from; ``incoming`` stands for the batches.
-    sound : str, default="incoming"
-        The same for batches without a row that has a problem: quicker, for nothing is checked.
+    sound : str, optional
+        The same for batches without a row that has a problem, which need not be checked again.
     problem : str, default="problem"
         SQL expression for what is wrong with a row as a whole; null where nothing is.
     shown : str, default="NULL"
@@ -199,7 +200,7 @@ class Table:
     schema: pa.Schema
     columns: Mapping[str, str]
     relation: str = "incoming"
-    sound: str = "incoming"
+    sound: str | None = None
     problem: str = "problem"
     shown: str = "NULL"
     behind: Callable[[int, int], Iterable[pa.RecordBatch]] | None = None
@@ -388,7 +389,7 @@ class Extraction:
         Raises
         ------
         InputError
-            If a file is no longer what it was when it was read for the first time.
+            If there are other rows than at the first reading, or a line is no longer JSON.
         """
         given = 0
         # Whole parts ahead: the next ones are read while the batches of the last one are in use.
@@ -398,55 +399,59 @@ class Extraction:
                 given += batch.num_rows
                 yield batch
         if given != self.n_rows:
-            raise self._changed(f"{self.n_rows} rows at first, then {given}")
-
-    def _changed(self, what: str) -> InputError:
-        files = ", ".join(self.source.files[:3])
-        return InputError(f"{files} changed while being read: {what}. Run again.")
+            files = ", ".join(self.source.files[:3])
+            raise _changed(files, f"{self.n_rows} rows at first, then {given}")
 
     def _joined(self) -> Iterator[pa.Table]:
         left = self.n_rows
         for position in sorted(self._last):
+            if not left:
+                return
             file = self.source.messages[position]
             keep = self._wanted(position)
             parts = _parts(file)
-            while left > 0 and (batches := next(parts, None)):
-                try:
-                    with self._incoming(file, map(keep, batches)):
-                        part = self._part(file)
-                except duckdb.InvalidInputException as error:
-                    if "Malformed JSON" not in str(error):
-                        raise
-                    raise self._changed("a line is no longer JSON") from error
+            while left and (batches := next(parts, None)):
+                # Arrow filters not every type that a file may have, but all of what DuckDB gives.
+                early = file.sound is not None
+                with (
+                    _still_json(file),
+                    self._incoming(file, map(keep, batches) if early else batches),
+                ):
+                    part = self._part(file)
+                part = part if early else keep(part)
                 left -= part.num_rows
                 if part.num_rows:
-                    yield self._with_references(part)
+                    yield self._with_references(part.drop_columns(["problem"]))
                 del part  # before the next one is read
 
-    def _wanted(self, position: int) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-        """Give what leaves out of a file's batches the rows that are not wanted."""
-        last = self._last[position] & _ROWS
-        wanted = np.ones(last + 1, bool)
-        for batch in self._batches(f"FROM unwanted WHERE seq >> {_ROW_BITS} = {position}"):
-            unwanted = batch["seq"].to_numpy() & _ROWS
-            wanted[unwanted[unwanted <= last]] = False
+    def _wanted(self, position: int) -> Callable[[_Rows], _Rows]:
+        """Give what leaves out of a file's rows those that are not wanted."""
+        first, last = position << _ROW_BITS, self._last[position]
+        wanted = np.ones(last - first + 1, bool)
+        for batch in self._batches(f"FROM unwanted WHERE seq BETWEEN {first} AND {last}"):
+            wanted[batch["seq"].to_numpy() - first] = False
 
-        def keep(batch: pa.RecordBatch) -> pa.RecordBatch:
-            rows = batch["row"].to_numpy()
-            # A row with a problem had none when the file was read first.
-            kept = (rows <= last) & wanted[np.minimum(rows, last)]
-            kept &= pc.is_null(batch["problem"]).to_numpy(zero_copy_only=False)
-            return batch if kept.all() else batch.filter(pa.array(kept))
+        def keep(rows: _Rows) -> _Rows:
+            numbers = rows["row"].to_numpy()
+            kept = (numbers < len(wanted)) & wanted[np.minimum(numbers, len(wanted) - 1)]
+            # A row of which something is wrong only now.
+            kept &= pc.is_null(rows["problem"]).to_numpy(zero_copy_only=False)
+            return rows if kept.all() else rows.filter(pa.array(kept))
 
         return keep
 
     def _part(self, file: Table) -> pa.Table:
-        """Give of the rows on offer ``source``, ``row`` and the file's columns."""
+        """Give of the rows on offer ``source``, ``row``, ``problem`` and the file's columns."""
         present = {*file.columns, *self._keys().values()}
         wanted = present if self.targets else present.difference(TARGETS)
         names = [name for name in self.source.fields if name in wanted]
         # Without ORDER BY: a plain statement keeps the order of what it reads.
-        found = self._table(f'SELECT "row", {_texts(file, names)} FROM {file.sound}')
+        found = self._table(
+            f"""
+            SELECT "row", {file.problem} AS problem, {_texts(file, names)}
+            FROM {file.sound or file.relation}
+            """
+        )
         return found.add_column(0, "source", pa.repeat(file.path, len(found)))
 
     def _with_references(self, part: pa.Table) -> pa.Table:
@@ -785,7 +790,7 @@ def _provenance(tables: Sequence[Table]) -> str:
     paths = ", ".join("'" + table.path.replace("'", "''") + "'" for table in tables)
     return (
         f"list_extract([{paths}]::VARCHAR[], (seq >> {_ROW_BITS}) + 1) AS source, "
-        f'seq & {_ROWS} AS "row"'
+        f'seq & {(1 << _ROW_BITS) - 1} AS "row"'
     )
 
 
@@ -844,6 +849,26 @@ def _batched(batches: Iterable[pa.RecordBatch], n_rows: int) -> Iterator[pa.Reco
                 yield whole
     if held:
         yield pa.concat_batches(held)
+
+
+def _changed(files: str, what: str) -> InputError:
+    return InputError(f"{files} changed while being read: {what}. Run again.")
+
+
+@contextmanager
+def _still_json(file: Table) -> Iterator[None]:
+    """Say that a file changed, where DuckDB meets a line that it could read before.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        yield
+    except duckdb.InvalidInputException as error:
+        if "Malformed JSON" not in str(error):
+            raise
+        raise _changed(file.path, "a line is no longer JSON") from error
 
 
 def _watched(
