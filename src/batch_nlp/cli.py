@@ -7,11 +7,12 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from batch_nlp.errors import InputError
@@ -55,7 +56,9 @@ def main(config_folder: Path) -> int:
     try:
         try:
             overrides = sys.argv[1:]
-            if all(_PLAIN.match(override) for override in overrides):
+            if overrides in (["--help"], ["-h"]):
+                print(_help(config_folder))  # noqa: T201
+            elif all(_PLAIN.match(override) for override in overrides):
                 # Hydra's own entry composes twice, the first time to learn what kind of run it is.
                 with hydra.initialize_config_dir(str(config_folder), version_base="1.3"):
                     config = hydra.compose("config", overrides)
@@ -85,6 +88,16 @@ def main(config_folder: Path) -> int:
     finally:
         sys.unraisablehook = usual
     return max(statuses, default=0)
+
+
+def _help(config_folder: Path) -> str:
+    """Fill in Hydra's template for help: Hydra would compose the configuration for each group."""
+    template = OmegaConf.load(config_folder / "config.yaml").hydra.help.template
+    groups: dict[str, list[str]] = {}
+    for file in sorted(config_folder.glob("*/*.yaml")):
+        groups.setdefault(file.parent.name, []).append(file.stem)
+    lines = "".join(f"{group}: {', '.join(options)}\n" for group, options in groups.items())
+    return Template(template).substitute(APP_CONFIG_GROUPS=lines)
 
 
 def _log_unraisable(unraisable: Any) -> None:

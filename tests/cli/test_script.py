@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 Start = Callable[..., subprocess.Popen[str]]
+Cli = Callable[..., Any]
 
 HEAVY = {"torch", "transformers", "sentence_transformers", "xgboost", "sklearn", "pandas", "duckdb"}
 
@@ -73,6 +75,13 @@ def test_help_says_what_to_type(start: Start, tmp_path: Path) -> None:
     ):
         assert needed in out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_alone_is_what_hydra_makes_of_it(cli: Cli, flag: str) -> None:
+    ours, hydras = cli(flag), cli(flag, "seed=1")
+    assert ours == hydras
+    assert "inference: default" in ours.stdout
 
 
 @pytest.mark.parametrize("buffered", [True, False])
