@@ -46,7 +46,10 @@ def main(config_folder: Path) -> int:
     def task(config: DictConfig) -> int:
         nonlocal started
         started = True
-        from batch_nlp.run import run  # noqa: PLC0415  --help need not wait for the libraries
+        from batch_nlp.workers import loading  # noqa: PLC0415  --help need not wait for the libraries
+
+        with loading():
+            from batch_nlp.run import run  # noqa: PLC0415
 
         statuses.append(run(config))
         return statuses[-1]

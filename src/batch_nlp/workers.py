@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import gc
 import multiprocessing
 import os
 import pickle  # nosec B403
@@ -13,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
@@ -68,6 +69,29 @@ def keep_freed_memory() -> None:
     for name, (parameter, size) in _KEPT_MEMORY.items():
         if set_parameter is not None and name not in os.environ:
             set_parameter(parameter, size)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Load libraries without a search for garbage, nor later one in what they have made.
+
+    Examples
+    --------
+    >>> with loading():
+    ...     import decimal
+    ...     gc.isenabled()
+    False
+    >>> gc.isenabled() and gc.get_freeze_count() > 0
+    True
+    """
+    gc.disable()
+    # Where the interpreter takes all apart at its end, some complain of what is still there.
+    atexit.register(gc.unfreeze)
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def mapped(
@@ -177,15 +201,11 @@ def _prepare(pickled: bytes, threads: int) -> None:
     os.environ.update(dict.fromkeys(_THREADS, str(threads)))
     keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # What it holds is let go before the libraries are, or some of them complain.
-    atexit.register(_forget)
-    # From the process that started this one.
-    _function = pickle.loads(pickled)  # noqa: S301  # nosec B301
-
-
-def _forget() -> None:
-    global _function  # noqa: PLW0603
-    _function = None
+    # Before the libraries are there, so that it is done after what they do at the end.
+    atexit.register(os._exit, 0)
+    with loading():
+        # From the process that started this one.
+        _function = pickle.loads(pickled)  # noqa: S301  # nosec B301
 
 
 def _end_with_parent() -> None:

@@ -115,6 +115,21 @@ def test_without_a_root_everything_is_under_the_projects_folder(
     assert f"root: {project_root}" in out.splitlines()
 
 
+def test_it_ends_after_what_is_done_at_the_end_and_takes_nothing_apart(project_root: Path) -> None:
+    code = (
+        "import atexit, runpy, sys, types\n"
+        "class Held:\n    def __del__(self): print('taken apart')\n"
+        "def main(folder):\n    atexit.register(print, 'the last word', end='')\n    return 3\n"
+        "held = Held()\n"
+        "sys.modules['batch_nlp.cli'] = types.SimpleNamespace(main=main)\n"
+        f"runpy.run_path({str(project_root / 'start_batch_nlp.py')!r}, run_name='__main__')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "the last word", "")
+
+
 def test_a_failing_script_exits_with_the_status_of_its_failure(
     start: Start, tmp_path: Path
 ) -> None:
