@@ -99,7 +99,8 @@ def test_few_batches_are_alive_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(batches.references) == len(frames.references) == 30
     assert len(parts.references) >= 8
     assert blocks.most <= 5
-    assert parts.most <= 3
+    # Three, and the one before them until its last rows are copied.
+    assert parts.most <= 4
     assert batches.most <= 3
     assert frames.most <= 3
 
