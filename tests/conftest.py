@@ -58,7 +58,7 @@ def run_cli(*overrides: str) -> Ended:
         patch.setattr("sys.argv", ["start_batch_nlp.py", *overrides])
         try:
             status = main(PROJECT / "conf")
-        except SystemExit as leaving:  # Hydra leaves so after --help and --cfg
+        except SystemExit as leaving:  # Hydra leaves so after --cfg
             status = leaving.code if isinstance(leaving.code, int) else int(bool(leaving.code))
     return Ended(status, out.getvalue(), err.getvalue())
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import math
 import multiprocessing
 import os
@@ -12,13 +14,15 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
 from batch_nlp.errors import BatchNlpError
-from batch_nlp.workers import cores, keep_freed_memory, mapped, own_threads
+from batch_nlp.workers import cores, keep_freed_memory, loading, mapped, own_threads
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -63,6 +67,60 @@ def test_processes_end_with_a_loop_that_is_left() -> None:
     assert multiprocessing.active_children()
     results.close()  # type: ignore[attr-defined]
     assert not multiprocessing.active_children()
+
+
+class Writer:
+    """Writes to a file, and is from a library that writes there at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, text: str) -> int:
+        return self.path.write_text(text)
+
+    def __reduce__(self) -> Any:
+        return atexit.register, (self.path.write_text, "at the end")
+
+
+def test_a_process_ends_after_what_libraries_do_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "written"
+    assert list(mapped(Writer(path), ["at work"], processes=2)) == [7]
+    assert path.read_text() == "at the end"
+
+
+def test_a_process_takes_nothing_apart_at_its_end(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        f"(Path({str(tmp_path)!r}) / 'made').touch()\n"
+        "class Held:\n"
+        f"    def __del__(self, path=Path({str(tmp_path)!r}) / 'apart'): path.touch()\n"
+        "sys.held = Held()\n"
+    )
+    assert list(mapped(exec, [code], processes=2)) == [None]
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_only_what_is_loaded_is_left_out_of_the_search_for_garbage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_library.py").write_text("made = [[] for _ in range(1000)]")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(atexit, "register", lambda function: None)
+    gc.unfreeze()
+    with loading():
+        pass
+    assert gc.get_freeze_count() == 0
+    with loading():
+        __import__("a_library")
+    assert gc.get_freeze_count() > 1000
+    gc.unfreeze()
+    monkeypatch.delitem(sys.modules, "a_library")
+
+
+def test_a_library_that_is_not_there_leaves_the_search_for_garbage_on() -> None:
+    with pytest.raises(ModuleNotFoundError), loading():
+        __import__("not_a_library")
+    assert gc.isenabled()
 
 
 def test_a_process_takes_its_share_of_the_cores() -> None:

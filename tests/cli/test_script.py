@@ -36,10 +36,10 @@ def test_the_search_for_heavy_packages_finds_one() -> None:
 
 def test_help_loads_nothing_heavy(conf_folder: Path) -> None:
     code = (
-        "import sys\nfrom contextlib import suppress\nfrom pathlib import Path\n"
+        "import sys\nfrom pathlib import Path\n"
         "from batch_nlp.cli import main\n"
         "sys.argv = ['start_batch_nlp.py', '--help']\n"
-        f"with suppress(SystemExit):\n    main(Path({str(conf_folder)!r}))"
+        f"main(Path({str(conf_folder)!r}))"
     )
     assert loaded(code) == set()
 
@@ -115,19 +115,39 @@ def test_without_a_root_everything_is_under_the_projects_folder(
     assert f"root: {project_root}" in out.splitlines()
 
 
-def test_it_ends_after_what_is_done_at_the_end_and_takes_nothing_apart(project_root: Path) -> None:
+def ended_by(project_root: Path, main: str) -> subprocess.CompletedProcess[str]:
+    """Run the script with the body of a function in place of the program."""
     code = (
-        "import atexit, runpy, sys, types\n"
+        "import atexit, runpy, sys\n"
         "class Held:\n    def __del__(self): print('taken apart')\n"
-        "def main(folder):\n    atexit.register(print, 'the last word', end='')\n    return 3\n"
+        f"def main(folder):\n    {main}\n"
+        "class Library:\n    @property\n    def main(self):\n"
+        "        atexit.register(print, 'the last word', end='')\n        return main\n"
         "held = Held()\n"
-        "sys.modules['batch_nlp.cli'] = types.SimpleNamespace(main=main)\n"
+        "sys.modules['batch_nlp.cli'] = Library()\n"
         f"runpy.run_path({str(project_root / 'start_batch_nlp.py')!r}, run_name='__main__')"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_it_ends_after_what_libraries_do_at_the_end_and_takes_nothing_apart(
+    project_root: Path,
+) -> None:
+    ended = ended_by(project_root, "return 3")
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "the last word", "")
+
+
+@pytest.mark.parametrize(
+    ("main", "status", "said"),
+    [("raise OSError('no room')", 1, "OSError: no room"), ("raise SystemExit(2)", 2, "")],
+)
+def test_what_it_did_not_expect_is_not_taken_for_an_end(
+    project_root: Path, main: str, status: int, said: str
+) -> None:
+    ended = ended_by(project_root, main)
+    assert ended.returncode == status
+    assert ended.stderr.strip().endswith(said)
+    assert ended.stdout.startswith("the last word")
 
 
 def test_a_failing_script_exits_with_the_status_of_its_failure(
