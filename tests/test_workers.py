@@ -90,10 +90,9 @@ def test_a_process_ends_after_what_libraries_do_at_the_end(tmp_path: Path) -> No
 
 def test_a_process_takes_nothing_apart_at_its_end(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\n"
-        f"(Path({str(tmp_path)!r}) / 'made').touch()\n"
+        f"import sys\nopen({str(tmp_path / 'made')!r}, 'w').close()\n"
         "class Held:\n"
-        f"    def __del__(self, path=Path({str(tmp_path)!r}) / 'apart'): path.touch()\n"
+        f"    def __del__(self, o=open): o({str(tmp_path / 'apart')!r}, 'w').close()\n"
         "sys.held = Held()\n"
     )
     assert list(mapped(exec, [code], processes=2)) == [None]
