@@ -113,7 +113,7 @@ def test_only_what_is_loaded_is_left_out_of_the_search_for_garbage(
         __import__("a_library")
     assert gc.get_freeze_count() > 1000
     gc.unfreeze()
-    monkeypatch.delitem(sys.modules, "a_library")
+    del sys.modules["a_library"]
 
 
 def test_a_library_that_is_not_there_leaves_the_search_for_garbage_on() -> None:
