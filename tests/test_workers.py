@@ -14,6 +14,9 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,33 +131,46 @@ def test_a_process_takes_its_share_of_the_cores() -> None:
     assert shares == {str(max(1, own_threads() // 2))}
 
 
-def pages_asked(begin: Callable[[], None] | None) -> float:
-    """Give how many times 8 MiB are asked of the kernel where 40 times so much is used again."""
+def pages_asked(begin: Callable[[], None] | None, *, threads: int) -> float:
+    """Give how many times 8 MiB are asked of the kernel where 40 times so much is used again.
+
+    With threads it is used by one after the other, all of them being there; with none by the main
+    one.
+    """
     ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: huge pages would be few
     if begin is not None:
         begin()
     size = 1 << 23
-    [b"x" * size for _ in range(8)]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
+
+    def use() -> None:
         [b"x" * size for _ in range(8)]
-    asked = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with ExitStack() as stack:
+        pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(threads)]
+        uses = [lambda pool=pool: pool.submit(use).result() for pool in pools] or [use] * 6
+        uses[0]()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for again in uses[1:]:
+            again()
+        asked = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
     return asked * resource.getpagesize() / size
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of the GNU C library")
-def test_what_is_freed_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("threads", [0, 6])
+def test_what_is_freed_is_used_again(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     for name in filter(re.compile("MALLOC_|GLIBC_").match, list(os.environ)):
         monkeypatch.delenv(name)
+    asked = partial(pages_asked, threads=threads)
     processes = multiprocessing.get_context("spawn")
     with processes.Pool(1) as plain, processes.Pool(1) as keeping:
-        assert plain.apply(pages_asked, [None]) > 30
-        assert keeping.apply(pages_asked, [keep_freed_memory]) < 4
+        assert plain.apply(asked, [None]) > 30
+        assert keeping.apply(asked, [keep_freed_memory]) < 4
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "100000")
     with processes.Pool(1) as told:
-        assert told.apply(pages_asked, [keep_freed_memory]) > 30
+        assert told.apply(asked, [keep_freed_memory]) > 30
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
-    assert max(mapped(pages_asked, [None] * 2, processes=2)) < 4
+    assert max(mapped(asked, [None] * 2, processes=2)) < 4
 
 
 def blas_threads(_: int) -> list[int]:

@@ -29,10 +29,15 @@ _AHEAD = 2
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": (-3, 1 << 25), "MALLOC_TRIM_THRESHOLD_": (-1, 1 << 28)}
-"""Numbers of two parameters of the GNU C library's ``mallopt``, and what they are set to.
+_KEPT_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": (-3, 1 << 25),
+    "MALLOC_TRIM_THRESHOLD_": (-1, 1 << 28),
+    "MALLOC_ARENA_MAX": (-8, 1),
+}
+"""Numbers of parameters of the GNU C library's ``mallopt``, and what they are set to.
 
-Up to its version 2.34 it takes no higher threshold for what is mapped by itself.
+Up to its version 2.34 it takes no higher threshold for what is mapped by itself. With an arena for
+each thread, what one has freed is of no use to the others, and a process grows with each batch.
 """
 
 _function: Callable[[Any], Any] | None = None
@@ -63,8 +68,9 @@ def own_threads() -> int:
 def keep_freed_memory() -> None:
     """Have this process keep what it frees for what it needs next.
 
-    Else the kernel takes it and clears it anew, page by page, for each batch. Where the C library
-    is another than GNU's nothing is changed, nor is a threshold whose variable is set.
+    Else the kernel takes it and clears it anew, page by page, for each batch. All threads take
+    from the same. Where the C library is another than GNU's nothing is changed, nor is a parameter
+    whose variable is set.
     """
     set_parameter = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     for name, (parameter, size) in _KEPT_MEMORY.items():
