@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from batch_nlp import keys as keys_module
-from batch_nlp.keys import KeyIndex, _Sorted, short
+from batch_nlp.keys import KeyIndex, _Sorted, short, text_keys
 
 
 def key(number: int) -> str:
@@ -263,3 +263,18 @@ def test_a_written_index_is_in_memory_piece_by_piece(
     assert mapped_kb(path) == 0
     # The system reads around what is asked for.
     assert 0 < max(resident) < path.stat().st_size / 1024 * 3 / 4
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_a_text_has_the_same_key_wherever_it_is_held(kind: pa.DataType) -> None:
+    texts = ["", "good", "\u00e9t\u00e9 \U0001f600", "a\x00b", "x" * 5_000, "good"]
+    keys = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts]
+    whole = pa.array(texts, kind)
+    assert text_keys(whole) == keys
+    assert text_keys(whole.slice(2, 3)) == keys[2:5]
+    assert (
+        text_keys(pa.chunked_array([whole.slice(4), whole.slice(0, 0), whole])) == keys[4:] + keys
+    )
+    assert text_keys(whole.slice(1, 0)) == text_keys(pa.array([], kind)) == []
+    assert text_keys(pa.array([None, "good", None], kind)) == [keys[0], keys[1], keys[0]]
+    assert text_keys(pa.array(["", ""], kind)) == keys[:1] * 2

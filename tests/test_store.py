@@ -106,6 +106,21 @@ def test_features_are_computed_once(tmp_path: Path, one: Kernel, asked: list[str
     assert asked == ["a b", "c"]
 
 
+def test_texts_have_their_vectors_from_the_store(
+    tmp_path: Path, one: Kernel, asked: list[str]
+) -> None:
+    texts = pd.Series(["c", "a b", "d", "c", ""], [7, 3, 3, 1, 0], dtype="str")
+    expected = HashingEmbedder(n_features=4).encode(texts.tolist()).vectors
+    FeatureStore(tmp_path, one, Clock()).keep(typed(one, {"text": "a b"}))
+    for embedded in (3, 0):
+        store = FeatureStore(tmp_path, one, Clock())
+        keys = store.text_keys(texts)
+        assert keys.index.tolist() == texts.index.tolist()
+        np.testing.assert_array_equal(store.vectors(texts, keys), expected)
+        assert store.usage.embedded == embedded
+    assert asked == ["a b", "c", "d", ""]
+
+
 def test_known_and_new_rows_keep_their_order(tmp_path: Path, one: Kernel, asked: list[str]) -> None:
     texts = [{"text": text} for text in "abcdef"]
     expected = FeatureStore(tmp_path / "x", one, Clock()).features(typed(one, *texts))

@@ -6,11 +6,14 @@ It prints how many rows it handled and how many seconds that took, imports not c
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from time import perf_counter
+from tempfile import TemporaryDirectory
+from time import perf_counter, sleep
 from typing import Any
 
 REVIEW = ("review_id", "user_id", "business_id", "stars", "useful", "funny", "cool", "text", "date")
@@ -44,6 +47,7 @@ def rows_checked(folder: Path, target: Path, n: int) -> int:
 
 
 def _rows(folder: Path, target: Path, *, checked: bool) -> int:
+    as_the_program()
     import pandera.pandas  # noqa: F401  what the check of users and businesses needs
     import pyarrow as pa
 
@@ -51,10 +55,8 @@ def _rows(folder: Path, target: Path, *, checked: bool) -> int:
     from batch_nlp.rows.stream import DISTINCT
     from batch_nlp.rows.validate import validate
     from batch_nlp.tables import ParquetSink
-    from batch_nlp.workers import keep_freed_memory
 
     restart()
-    keep_freed_memory()
     source = source_of(folder)
     names = [("source", pa.string()), ("row", pa.int64())]
     schema = pa.schema([*names, *((name, pa.string()) for name in source.fields)])
@@ -152,6 +154,7 @@ def features_frame(folder: Path, target: Path, n: int) -> int:
 
 def features_ours(folder: Path, target: Path, n: int) -> int:
     """Do the same in batches and several processes, as the program does it."""
+    as_the_program()
     from batch_nlp.rows.extract import Engine
 
     source = source_of(folder, n)
@@ -181,6 +184,7 @@ def scored_known(folder: Path, target: Path, n: int) -> int:
     program's processes, the way there and back included. Not in it: reading and joining, loading
     the model, writing.
     """
+    as_the_program()
     from batch_nlp.artifact import Registry
     from batch_nlp.monitoring.monitor import Monitor
     from batch_nlp.rows.extract import Engine
@@ -257,14 +261,53 @@ def derivation() -> Any:
 def on_ready_processes(function: Any, items: list[Any], *, ready: Any, engine: Any, n: int) -> int:
     """Add up what the program's processes make of the items, from when the first one is begun.
 
-    Each process has worked on `ready` before, or is not yet there, which then counts.
+    Each process has worked on `ready` before; that the processes end does not count.
     """
     from batch_nlp.workers import mapped
 
     processes = engine.processes_for(n)
-    done = list(mapped(Begun(function), [ready] * processes + items, processes=processes))
-    restart(min(begun for begun, _ in done[processes:]))
+    done = []
+    with TemporaryDirectory() as folder:
+        first = [Ready(ready, Path(folder), processes)] * processes
+        for each in mapped(Begun(function), first + items, processes=processes):
+            done.append(each)
+            ended = perf_counter()
+    restart(min(begun for begun, _ in done[processes:]) + perf_counter() - ended)
     return sum(rows for _, rows in done[processes:])
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An item that a process works on before all others, and then waits for the other processes.
+
+    Attributes
+    ----------
+    item : object
+    folder : Path
+        Where each process leaves a file once it is ready.
+    processes : int
+        How many there are.
+    """
+
+    item: Any
+    folder: Path
+    processes: int
+
+    def wait(self) -> None:
+        (self.folder / str(os.getpid())).touch()
+        while len(list(self.folder.iterdir())) < self.processes:
+            sleep(0.005)
+
+
+def as_the_program() -> None:
+    """Have memory taken as in a run of the program, here and in its processes.
+
+    Arrow must not have been loaded.
+    """
+    from batch_nlp.workers import keep_freed_memory
+
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    keep_freed_memory()
 
 
 class Begun:
@@ -274,10 +317,15 @@ class Begun:
         self.function = function
 
     def __call__(self, item: Any) -> tuple[float, int]:
+        if isinstance(item, Ready):
+            result = self.function(item.item)
+            item.wait()
+            return perf_counter(), result
         return perf_counter(), self.function(item)
 
 
 def embed(folder: Path, n: int, embedder: Any) -> int:
+    as_the_program()
     from batch_nlp.rows.extract import Engine
 
     texts = texts_of(folder, n)
@@ -334,25 +382,53 @@ def embed_sentence(folder: Path, target: Path, n: int) -> int:
 
 
 def known(folder: Path, target: Path, n: int, embedder: Any) -> int:
-    """Take the vectors of texts from a store that has them, with what else it has of the rows."""
-    import pandas as pd
+    """Take the vectors of texts from a store that has them, in the program's processes.
+
+    That is: the texts' keys, and where and what the store has of them. Not in it: opening it.
+    """
+    as_the_program()
+    import pyarrow as pa
     from sklearn.pipeline import Pipeline
 
     from batch_nlp.kernel import Kernel
-    from batch_nlp.logs import Clock
-    from batch_nlp.rows.validate import validate
+    from batch_nlp.rows.extract import Engine
     from batch_nlp.schemas import JOINED_FIELDS
-    from batch_nlp.store import FeatureStore
+    from batch_nlp.store import StoreAccess
     from batch_nlp.transformers import CleanText, TextEmbedder
 
+    engine = Engine()
     steps = [("clean_text", CleanText()), ("embed", TextEmbedder(embedder=embedder))]
     kernel = Kernel(fields=JOINED_FIELDS, pipeline=Pipeline(steps), spec={})
-    texts = pd.Series(texts_of(folder, n), dtype="str")
-    rows = pd.DataFrame({"id": texts.index.astype("str"), "text": texts})
-    accepted = validate(rows, kernel.fields).accepted
-    FeatureStore(target, kernel, Clock()).keep(accepted)
-    restart()
-    return len(FeatureStore(target, kernel, Clock()).features(accepted))
+    take = Take(StoreAccess(target, kernel, engine))
+    texts = pa.RecordBatch.from_pydict({"text": texts_of(folder, n)})
+    size = engine.batch_rows
+    # Copies: pickled, a slice takes all that it is cut from.
+    batches = [pa.concat_batches([texts.slice(start, size)]) for start in range(0, n, size)]
+    ready = batches[0].slice(0, 10)
+    if not on_ready_processes(take, batches, ready=ready, engine=engine, n=n):
+        raise RuntimeError("The store had the texts before.")
+    if on_ready_processes(take, batches, ready=ready, engine=engine, n=n):
+        raise RuntimeError("The store lacks texts that it was given.")
+    return n
+
+
+class Take:
+    """Takes the vectors of texts from a store, and gives how many it lacked; for several processes.
+
+    What it lacked is there afterwards.
+    """
+
+    def __init__(self, access: Any) -> None:
+        self.access = access
+
+    def __call__(self, batch: Any) -> int:
+        from batch_nlp.logs import Clock
+
+        store = self.access.for_batch(Clock())
+        texts = batch.to_pandas()["text"]
+        if len(store.vectors(texts, store.text_keys(texts))) != len(texts):
+            raise RuntimeError("Not every text has a vector.")
+        return int(store.usage.embedded)
 
 
 def sentiment_known(folder: Path, target: Path, n: int) -> int:

@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
@@ -19,7 +21,7 @@ import pyarrow as pa
 from batch_nlp.tables import atomic_path, in_one_piece
 
 _KEY_CHARACTERS = 32
-"""Of a key: an MD5 in hexadecimal."""
+"""Of a key: 128 bits in hexadecimal."""
 
 _KEPT_ROWS = 500_000
 """Keys that a process sorts for itself; with more of them the index is written for all."""
@@ -121,7 +123,8 @@ class KeyIndex:
         """
         sought = short(keys)
         found = [self._kept.find(sought), self._recent.find(sought) + self._kept.n_rows]
-        return np.unique(np.concatenate(found))
+        places = np.sort(np.concatenate(found))
+        return places[np.diff(places, prepend=-1) > 0]  # faster than NumPy's unique
 
     def _keep(self, there: Iterable[str]) -> None:
         """Write the index of all rows for every process, or take over what another has written."""
@@ -299,7 +302,7 @@ class _Sorted:
 
 
 def short(keys: pa.Array | pa.ChunkedArray) -> Short:
-    """Give the first 48 bits of MD5 digests in hexadecimal.
+    """Give the first 48 bits of keys.
 
     Examples
     --------
@@ -317,3 +320,26 @@ def short(keys: pa.Array | pa.ChunkedArray) -> Short:
     octets = (values[:, ::2] << 4 | values[:, 1::2]).view(">u2")
     heads = octets[:, :2].copy().view(">u4").ravel().astype(np.uint32)
     return Short(heads, octets[:, 2].astype(np.uint16))
+
+
+def text_keys(texts: pa.Array | pa.ChunkedArray) -> list[str]:
+    """Give a key for each text: the first 128 bits of its SHA-256.
+
+    A missing text has the key of an empty one. Read where Arrow holds them, texts take half as long
+    as with DuckDB's MD5.
+
+    Examples
+    --------
+    >>> text_keys(pa.array(["", "good"]))
+    ['e3b0c44298fc1c149afbf4c8996fb924', '770e607624d689265ca6c44884d0807d']
+    """
+    whole = in_one_piece(texts).cast(pa.large_string())
+    if not len(whole):
+        return []
+    _, offsets, data = whole.buffers()
+    bounds = np.frombuffer(offsets, np.int64)[whole.offset : whole.offset + len(whole) + 1]
+    octets = memoryview(data or b"")
+    return [
+        sha256(octets[first:last]).hexdigest()[:_KEY_CHARACTERS]
+        for first, last in pairwise(bounds.tolist())
+    ]

@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 from batch_nlp import __version__
 from batch_nlp.errors import InputError
 from batch_nlp.kernel import Kernel, fields_to_json, vector_type
-from batch_nlp.keys import KeyIndex
+from batch_nlp.keys import KeyIndex, text_keys
 from batch_nlp.logs import Clock
 from batch_nlp.rows.extract import Engine
 from batch_nlp.schemas import typed_schema
@@ -230,7 +230,7 @@ class FeatureStore:
         whole = pd.concat([rows, content], axis="columns")[self._row_schema.names]
         return self._with_vectors(whole, content.index)
 
-    def keep(self, accepted: pd.DataFrame) -> npt.NDArray[Any]:
+    def keep(self, accepted: pd.DataFrame) -> pd.Series:
         """Compute and keep the features that the store lacks, and read none that it has.
 
         Parameters
@@ -240,7 +240,7 @@ class FeatureStore:
 
         Returns
         -------
-        ndarray of str of shape (n_rows,)
+        Series of str of the same index
             The key of each row's content, under which the store has its features.
         """
         keys, known, made = self._rows_of(accepted, ["key", "text_key"])
@@ -250,10 +250,10 @@ class FeatureStore:
 
     def _rows_of(
         self, accepted: pd.DataFrame, columns: Sequence[str]
-    ) -> tuple[npt.NDArray[Any], pd.DataFrame, pd.DataFrame]:
+    ) -> tuple[pd.Series, pd.DataFrame, pd.DataFrame]:
         """Give the keys of rows, those that the store has, and those computed now, each once."""
         content = accepted[self.kernel.content]
-        keys = self._digests(from_pandas(content, self._content))
+        keys = self._digests(content)
         with self.clock.step("store"):
             known: pd.DataFrame = self._rows.take(keys, columns=columns).to_pandas()
         new = _places(keys, known["key"]) < 0
@@ -309,7 +309,7 @@ class FeatureStore:
             chosen[-newest:] = True
         snapshot = pd.concat(part[chosen[part.index]] for part in _frames(path, batch_rows))
         for chunk in _chunks(snapshot, batch_rows):
-            rows = self._rows.take(chunk["key"].to_numpy()).to_pandas()
+            rows = self._rows.take(chunk["key"]).to_pandas()
             places = _places(chunk["key"], rows["key"])
             if (gone := places < 0).any():
                 message = (
@@ -322,19 +322,19 @@ class FeatureStore:
 
     def _dates(self, keys: pd.Series) -> npt.NDArray[np.int64]:
         """Give when each message is from, as a number; the lowest where its features are gone."""
-        rows = self._rows.take(keys.to_numpy(), columns=["key", "date"])
+        rows = self._rows.take(keys, columns=["key", "date"])
         places = _places(keys, rows["key"])
         dates = np.append(rows["date"].to_numpy(), np.datetime64("NaT"))
         return dates[places].astype("datetime64[us]").view(np.int64)
 
-    def _digests(self, table: pa.Table) -> np.ndarray:
+    def _digests(self, content: pd.DataFrame) -> pd.Series:
         """Give the MD5 of each row, as the row's JSON."""
-        row = ", ".join(quoted(name) for name in table.column_names)
+        row = ", ".join(quoted(name) for name in self._content.names)
         with self.clock.step("store"):
-            self._db.register("hashed", table)
+            self._db.register("hashed", from_pandas(content, self._content))
             found = self._db.sql(f"SELECT md5(to_json(row({row}))::VARCHAR) AS digest FROM hashed")
-            digests: np.ndarray = found.to_arrow_table()["digest"].to_numpy()
-        return digests
+            digests: pd.Series = found.to_arrow_table()["digest"].to_pandas()
+        return digests.set_axis(content.index)
 
     def _derive(self, fresh: pd.DataFrame) -> pd.DataFrame:
         """Compute and keep the features of rows with distinct keys."""
@@ -342,15 +342,53 @@ class FeatureStore:
             nothing: pd.DataFrame = self._row_schema.empty_table().to_pandas()
             return nothing
         derived = self.kernel.derive(fresh, self.clock)
-        texts = derived[[self.kernel.embedder.column]]
-        text_schema = pa.schema([(self.kernel.embedder.column, pa.string())])
         made = derived.assign(
-            key=fresh["key"], text_key=self._digests(from_pandas(texts, text_schema))
+            key=fresh["key"], text_key=self.text_keys(derived[self.kernel.embedder.column])
         )
         made = made[list(self._row_schema.names)]
         with self.clock.step("store"):
             self._rows.add(from_pandas(made, self._row_schema))
         return made
+
+    def text_keys(self, texts: pd.Series) -> pd.Series:
+        """Give the keys under which the store has the embeddings of texts.
+
+        Parameters
+        ----------
+        texts : Series of str
+
+        Returns
+        -------
+        Series of str of the same index
+        """
+        with self.clock.step("store"):
+            return pd.Series(
+                text_keys(pa.array(texts, pa.large_string())), texts.index, dtype="str"
+            )
+
+    def vectors(self, texts: pd.Series, keys: pd.Series) -> npt.NDArray[np.float32]:
+        """Give the embedding of each text, computing only those that the store lacks.
+
+        Parameters
+        ----------
+        texts : Series of str
+        keys : Series of str of the same index
+            As `text_keys` gives them.
+
+        Returns
+        -------
+        ndarray of shape (n_texts, n_dims), float32
+        """
+        with self.clock.step("store"):
+            found = self._vectors.take(keys)
+            places = _places(keys, found["text_key"])
+        if (new := places < 0).any():
+            found = pa.concat_tables([found, self._embed(texts[new], keys[new])])
+            places = _places(keys, found["text_key"])
+        flat = found["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        matrix = np.asarray(flat, np.float32).reshape(-1, self.kernel.n_dims)
+        arranged: npt.NDArray[np.float32] = _arranged(matrix, places)
+        return arranged
 
     def _with_vectors(self, rows: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
         """Join the embedding of each row's text, making those that the store lacks."""
@@ -358,41 +396,34 @@ class FeatureStore:
         features = rows.drop(columns="text_key")
         if not self.kernel.n_dims:
             return features
-        with self.clock.step("store"):
-            known = self._vectors.take(rows["text_key"].to_numpy())
-        made = self._embed(rows, known["text_key"])
-        both = pa.concat_tables([known, made])
-        vectors = _arranged(self._matrix(both), _places(rows["text_key"], both["text_key"]))
-        return features.join(self.kernel.embedder.vector_frame(vectors, index))
+        embedder = self.kernel.embedder
+        vectors = self.vectors(rows[embedder.column], rows["text_key"])
+        return features.join(embedder.vector_frame(vectors, index))
 
     def _keep_vectors(self, made: pd.DataFrame, known: pd.DataFrame) -> None:
         """Embed the texts of rows just made, and of known ones whose embeddings have gone."""
         columns = ["key", "text_key", self.kernel.embedder.column]
         with self.clock.step("store"):
-            keys = pd.concat([made["text_key"], known["text_key"]]).to_numpy()
+            keys = pd.concat([made["text_key"], known["text_key"]])
             there = self._vectors.take(keys, columns=["text_key"])["text_key"]
             lost = known[_places(known["text_key"], there) < 0]
-            again = self._rows.take(lost["key"].to_numpy(), columns=columns).to_pandas()
-        self._embed(pd.concat([made[columns], again]) if len(again) else made, there)
+            again = self._rows.take(lost["key"], columns=columns).to_pandas()
+            new = made.loc[_places(made["text_key"], there) < 0, columns]
+        rows = pd.concat([new, again]) if len(again) else new
+        if len(rows):
+            self._embed(rows[self.kernel.embedder.column], rows["text_key"])
 
-    def _matrix(self, table: pa.Table) -> npt.NDArray[np.float32]:
-        flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return np.asarray(flat, np.float32).reshape(-1, self.kernel.n_dims)
-
-    def _embed(self, rows: pd.DataFrame, known: pa.ChunkedArray) -> pa.Table:
-        """Embed and keep the texts that are not known, each once."""
-        fresh = rows[_places(rows["text_key"], known) < 0].drop_duplicates("text_key")
-        if fresh.empty:
-            return self._vector_schema.empty_table()
-        texts = fresh[self.kernel.embedder.column].to_numpy()
+    def _embed(self, texts: pd.Series, keys: pd.Series) -> pa.Table:
+        """Embed and keep texts that the store lacks, each once."""
+        fresh = pd.DataFrame({"key": keys, "text": texts}).drop_duplicates("key")
         with self.clock.step("embed"):
-            vectors, truncated = self.kernel.embedder.encode_distinct(texts)
-        self.usage.embedded += len(texts)
+            vectors, truncated = self.kernel.embedder.encode_distinct(fresh["text"])
+        self.usage.embedded += len(fresh)
         self.usage.truncated += int(truncated.sum())
         flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
         made = pa.table(
             [
-                pa.array(fresh["text_key"].to_numpy(), pa.string()),
+                pa.array(fresh["key"], pa.string()),
                 pa.FixedSizeListArray.from_arrays(flat, self.kernel.n_dims),
             ],
             schema=self._vector_schema,
@@ -455,7 +486,7 @@ class _Parts:
             ) as sink:
                 sink.write(table)
 
-    def take(self, keys: npt.NDArray[Any], *, columns: Sequence[str] | None = None) -> pa.Table:
+    def take(self, keys: pd.Series, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Give the rows that hold one of `keys`, each key once."""
         names = list(columns or self.schema.names)
         self._index.refresh()

@@ -272,7 +272,7 @@ class _Work:
         rows = features = None
         if self.layers:
             made = store.features(accepted)
-            keys = made["key"].to_numpy()
+            keys = made["key"]
             rows = from_pandas(accepted, typed_schema(store.kernel.fields))
             schema = _derived_schema(store.kernel)
             features = from_pandas(accepted[["id"]].join(made)[schema.names], schema)
