@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,14 @@ def test_vectors_are_what_the_embedder_makes_today(rows: pd.DataFrame, kernel: K
     made = kernel.embedder.encode_distinct(some[kernel.embedder.column]).vectors
     stored = some[kernel.embedder.vector_frame(made, some.index).columns.tolist()]
     np.testing.assert_allclose(stored.to_numpy(), made, atol=1e-6)
+
+
+def test_texts_have_their_vectors(rows: pd.DataFrame, kernel: Kernel, tmp_path: Path) -> None:
+    # Of a copy: what was lacking would be added.
+    store = FeatureStore(shutil.copytree(SAMPLE, tmp_path / "sample"), kernel, Clock())
+    texts = rows[kernel.embedder.column]
+    store.vectors(texts, store.text_keys(texts))
+    assert store.usage.embedded == 0
 
 
 def test_all_rows_are_labelled_and_of_every_class(rows: pd.DataFrame, manifest: Manifest) -> None:

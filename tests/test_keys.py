@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from batch_nlp import keys as keys_module
@@ -278,3 +279,5 @@ def test_a_text_has_the_same_key_wherever_it_is_held(kind: pa.DataType) -> None:
     assert text_keys(whole.slice(1, 0)) == text_keys(pa.array([], kind)) == []
     assert text_keys(pa.array([None, "good", None], kind)) == [keys[0], keys[1], keys[0]]
     assert text_keys(pa.array(["", ""], kind)) == keys[:1] * 2
+    hidden = pc.if_else(pa.array([True, False] * 3), whole, pa.scalar(None, kind))
+    assert text_keys(hidden) == [keys[0] if number % 2 else keys[number] for number in range(6)]

@@ -109,7 +109,7 @@ def test_features_are_computed_once(tmp_path: Path, one: Kernel, asked: list[str
 def test_texts_have_their_vectors_from_the_store(
     tmp_path: Path, one: Kernel, asked: list[str]
 ) -> None:
-    texts = pd.Series(["c", "a b", "d", "c", ""], [7, 3, 3, 1, 0], dtype="str")
+    texts = pd.Series(["c", "a b", "d", "c", ""], [7, 0, 3, 3, 1], dtype="str")
     expected = HashingEmbedder(n_features=4).encode(texts.tolist()).vectors
     FeatureStore(tmp_path, one, Clock()).keep(typed(one, {"text": "a b"}))
     for embedded in (3, 0):
@@ -119,6 +119,12 @@ def test_texts_have_their_vectors_from_the_store(
         np.testing.assert_array_equal(store.vectors(texts, keys), expected)
         assert store.usage.embedded == embedded
     assert asked == ["a b", "c", "d", ""]
+
+
+def test_without_an_embedder_vectors_have_no_dimensions(tmp_path: Path) -> None:
+    texts = pd.Series(["c", "a b"], dtype="str")
+    store = FeatureStore(tmp_path, kernel(None), Clock())
+    assert store.vectors(texts, store.text_keys(texts)).shape == (2, 0)
 
 
 def test_known_and_new_rows_keep_their_order(tmp_path: Path, one: Kernel, asked: list[str]) -> None:

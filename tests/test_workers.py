@@ -134,7 +134,7 @@ def test_a_process_takes_its_share_of_the_cores() -> None:
 def pages_asked(begin: Callable[[], None] | None, *, threads: int) -> float:
     """Give how many times 8 MiB are asked of the kernel where 40 times so much is used again.
 
-    With threads it is used by one after the other, all of them being there; with none by the main
+    With threads it is used by one after the other, and none of them ends; with none by the main
     one.
     """
     ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: huge pages would be few

@@ -107,6 +107,7 @@ class Bench:
     def work(self, name: str, n: int | None = None) -> Measure:
         """Measure one of the works of `benchmarks.scale.worker`."""
         target = self.folder / "target"
+        shutil.rmtree(target, ignore_errors=True)  # what a killed call has left
         arguments = [name, str(self.data), str(target), str(n or self.size)]
         took = taken([sys.executable, "-m", "benchmarks.scale.worker", *arguments])
         shutil.rmtree(target, ignore_errors=True)

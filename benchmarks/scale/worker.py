@@ -22,6 +22,8 @@ BUSINESS = ("business_id", "city", "state", "review_count", "is_open", "categori
 LIMIT = "1GB"
 CHUNK = 100_000
 
+Work = Callable[[Path, Path, int], int]
+
 
 def texts_of(folder: Path, n: int) -> list[str]:
     with (folder / "review.json").open(encoding="utf-8") as stream:
@@ -47,7 +49,6 @@ def rows_checked(folder: Path, target: Path, n: int) -> int:
 
 
 def _rows(folder: Path, target: Path, *, checked: bool) -> int:
-    as_the_program()
     import pandera.pandas  # noqa: F401  what the check of users and businesses needs
     import pyarrow as pa
 
@@ -154,7 +155,6 @@ def features_frame(folder: Path, target: Path, n: int) -> int:
 
 def features_ours(folder: Path, target: Path, n: int) -> int:
     """Do the same in batches and several processes, as the program does it."""
-    as_the_program()
     from batch_nlp.rows.extract import Engine
 
     source = source_of(folder, n)
@@ -184,7 +184,6 @@ def scored_known(folder: Path, target: Path, n: int) -> int:
     program's processes, the way there and back included. Not in it: reading and joining, loading
     the model, writing.
     """
-    as_the_program()
     from batch_nlp.artifact import Registry
     from batch_nlp.monitoring.monitor import Monitor
     from batch_nlp.rows.extract import Engine
@@ -317,20 +316,37 @@ class Begun:
         self.function = function
 
     def __call__(self, item: Any) -> tuple[float, int]:
-        if isinstance(item, Ready):
-            result = self.function(item.item)
+        if not isinstance(item, Ready):
+            return perf_counter(), self.function(item)
+        try:
+            return perf_counter(), self.function(item.item)
+        finally:
             item.wait()
-            return perf_counter(), result
-        return perf_counter(), self.function(item)
+
+
+def text_batches(folder: Path, n: int, engine: Any) -> list[Any]:
+    """Give the texts of the first reviews in the batches that the program would make of them."""
+    import pyarrow as pa
+
+    texts = pa.RecordBatch.from_pydict({"text": texts_of(folder, n)})
+    size = engine.batch_rows_for(n, engine.processes_for(n))
+    # Copies: pickled, a slice takes all that it is cut from.
+    return [pa.concat_batches([texts.slice(start, size)]) for start in range(0, n, size)]
+
+
+def a_text() -> Any:
+    """Give a batch of one text, which is none of the reviews'."""
+    import pyarrow as pa
+
+    return pa.RecordBatch.from_pydict({"text": ["All is ready."]})
 
 
 def embed(folder: Path, n: int, embedder: Any) -> int:
-    as_the_program()
     from batch_nlp.rows.extract import Engine
 
-    texts = texts_of(folder, n)
-    chunks = [texts[start : start + 5_000] for start in range(0, n, 5_000)]
-    return on_ready_processes(Embed(embedder), chunks, ready=texts[:10], engine=Engine(), n=n)
+    engine = Engine()
+    batches = text_batches(folder, n, engine)
+    return on_ready_processes(Embed(embedder), batches, ready=a_text(), engine=engine, n=n)
 
 
 class Embed:
@@ -339,8 +355,8 @@ class Embed:
     def __init__(self, embedder: Any) -> None:
         self.embedder = embedder
 
-    def __call__(self, texts: list[str]) -> int:
-        return len(self.embedder.encode(texts).vectors)
+    def __call__(self, batch: Any) -> int:
+        return len(self.embedder.encode(batch.to_pandas()["text"].tolist()).vectors)
 
 
 def embed_static(folder: Path, target: Path, n: int) -> int:
@@ -382,12 +398,11 @@ def embed_sentence(folder: Path, target: Path, n: int) -> int:
 
 
 def known(folder: Path, target: Path, n: int, embedder: Any) -> int:
-    """Take the vectors of texts from a store that has them, in the program's processes.
+    """Take the vectors of texts from a store that has them, where `embed` computes them.
 
-    That is: the texts' keys, and where and what the store has of them. Not in it: opening it.
+    That is: the texts' keys, and where and what the store has of them, in the order of the run that
+    has filled it. Not in it: opening it.
     """
-    as_the_program()
-    import pyarrow as pa
     from sklearn.pipeline import Pipeline
 
     from batch_nlp.kernel import Kernel
@@ -399,15 +414,15 @@ def known(folder: Path, target: Path, n: int, embedder: Any) -> int:
     engine = Engine()
     steps = [("clean_text", CleanText()), ("embed", TextEmbedder(embedder=embedder))]
     kernel = Kernel(fields=JOINED_FIELDS, pipeline=Pipeline(steps), spec={})
-    take = Take(StoreAccess(target, kernel, engine))
-    texts = pa.RecordBatch.from_pydict({"text": texts_of(folder, n)})
-    size = engine.batch_rows
-    # Copies: pickled, a slice takes all that it is cut from.
-    batches = [pa.concat_batches([texts.slice(start, size)]) for start in range(0, n, size)]
-    ready = batches[0].slice(0, 10)
-    if not on_ready_processes(take, batches, ready=ready, engine=engine, n=n):
+    batches = text_batches(folder, n, engine)
+
+    def lacked() -> int:
+        take = Take(StoreAccess(target, kernel, engine))
+        return on_ready_processes(take, batches, ready=a_text(), engine=engine, n=n)
+
+    if not lacked():
         raise RuntimeError("The store had the texts before.")
-    if on_ready_processes(take, batches, ready=ready, engine=engine, n=n):
+    if lacked():
         raise RuntimeError("The store lacks texts that it was given.")
     return n
 
@@ -456,26 +471,29 @@ def sentence_transformers(folder: Path, target: Path, n: int) -> int:
     return len(model.encode(texts))
 
 
-WORKS: dict[str, Callable[[Path, Path, int], int]] = {
-    work.__name__: work
-    for work in (
-        rows_ours,
-        rows_checked,
-        rows_duckdb,
-        rows_pandas,
-        rows_polars,
-        features_frame,
-        features_ours,
-        scored_known,
-        embed_static,
-        tokenizer_alone,
-        embed_sentiment,
-        sentiment_known,
-        embed_sentence,
-        sentence_known,
-        sentence_transformers,
-    )
-}
+OURS: tuple[Work, ...] = (
+    rows_ours,
+    rows_checked,
+    features_ours,
+    scored_known,
+    embed_static,
+    embed_sentiment,
+    sentiment_known,
+    embed_sentence,
+    sentence_known,
+)
+"""What is done as the program does it."""
+
+PLAIN: tuple[Work, ...] = (
+    rows_duckdb,
+    rows_pandas,
+    rows_polars,
+    features_frame,
+    tokenizer_alone,
+    sentence_transformers,
+)
+
+WORKS = {work.__name__: work for work in OURS + PLAIN}
 
 _started = 0.0
 
@@ -488,8 +506,11 @@ def restart(moment: float | None = None) -> None:
 
 def main(name: str, folder: str, target: str, n: str) -> None:
     Path(target).mkdir(parents=True, exist_ok=True)
+    work = WORKS[name]
+    if work in OURS:
+        as_the_program()
     restart()
-    rows = WORKS[name](Path(folder), Path(target), int(n))
+    rows = work(Path(folder), Path(target), int(n))
     print(json.dumps({"rows": rows, "seconds": perf_counter() - _started}))
 
 

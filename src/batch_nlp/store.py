@@ -379,6 +379,8 @@ class FeatureStore:
         -------
         ndarray of shape (n_texts, n_dims), float32
         """
+        if not self.kernel.n_dims:
+            return np.empty((len(texts), 0), np.float32)
         with self.clock.step("store"):
             found = self._vectors.take(keys)
             places = _places(keys, found["text_key"])
@@ -393,12 +395,9 @@ class FeatureStore:
     def _with_vectors(self, rows: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
         """Join the embedding of each row's text, making those that the store lacks."""
         rows = rows.set_axis(index)
-        features = rows.drop(columns="text_key")
-        if not self.kernel.n_dims:
-            return features
         embedder = self.kernel.embedder
         vectors = self.vectors(rows[embedder.column], rows["text_key"])
-        return features.join(embedder.vector_frame(vectors, index))
+        return rows.drop(columns="text_key").join(embedder.vector_frame(vectors, index))
 
     def _keep_vectors(self, made: pd.DataFrame, known: pd.DataFrame) -> None:
         """Embed the texts of rows just made, and of known ones whose embeddings have gone."""

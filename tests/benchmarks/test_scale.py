@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from benchmarks.scale import __main__ as command
-from benchmarks.scale import generate, report
+from benchmarks.scale import generate, report, worker
 from benchmarks.scale.measure import FailedError, taken
 from benchmarks.scale.worker import WORKS
+
+from batch_nlp.embedders import HashingEmbedder
+from batch_nlp.rows.extract import Engine
 
 N_REVIEWS = 3_000
 
@@ -66,6 +70,25 @@ def test_ways_to_the_same_rows(data: Path, tmp_path: Path) -> None:
     expected = pd.read_parquet(tmp_path / "duckdb.parquet").set_index("review_id")[names]
     expected = expected.sort_index().rename_axis("id")
     pd.testing.assert_frame_equal(found, expected)
+
+
+def test_texts_are_taken_from_a_store_that_has_them(data: Path, tmp_path: Path) -> None:
+    embedder = HashingEmbedder(n_features=4)
+    assert worker.known(data, tmp_path / "store", 500, embedder) == 500
+    with pytest.raises(RuntimeError, match="had the texts before"):
+        worker.known(data, tmp_path / "store", 500, embedder)
+
+
+def test_items_are_worked_on_once_all_processes_are_ready() -> None:
+    two = Engine(processes=2)
+    assert worker.on_ready_processes(abs, [1, -2, 3], ready=-10, engine=two, n=3) == 6
+
+
+def test_a_process_that_does_not_get_ready_is_not_waited_for(tmp_path: Path) -> None:
+    new, two = tmp_path / "new", Engine(processes=2)
+    with pytest.raises(FileExistsError):  # in one of them
+        worker.on_ready_processes(os.mkdir, [], ready=new, engine=two, n=0)
+    assert new.is_dir()
 
 
 def test_what_a_command_takes() -> None:
