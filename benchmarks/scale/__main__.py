@@ -315,14 +315,15 @@ class Bench:
 
         self.keep("train a small model", train)
         self.keep("inference: all new", score)
-        self.keep("inference: all in the store", score)
+        self.keep("inference: all in the store", partial(self.middle, score))
         few = min(self.inference_rows, 400_000)
         self.keep(
             "inference: all in the store, once read and joined",
             lambda: self.work("scored_known", few),
         )
         if self.inference_rows <= MOST_BESIDE:
-            self.keep("inference: all in the store, beside a busy process", lambda: beside(score))
+            name = "inference: all in the store, beside a busy process"
+            self.keep(name, partial(self.middle, partial(beside, score)))
 
     def start(self) -> None:
         few = self.folder / "ten.json"

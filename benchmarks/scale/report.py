@@ -84,8 +84,8 @@ def markdown(frame: pd.DataFrame, stages: Mapping[str, Mapping[str, float]]) -> 
         "sum of proportional set sizes of all processes, seen twice a second. Bytes are those of",
         "read and write calls up to the last look: of what takes less than a second much is",
         "missing, as is what is read of files mapped into memory. Lines of the groups rows and",
-        "start, and those of sentiment, are the middle one of three measures, up to 1,000,000",
-        "reviews.",
+        "start, those of sentiment, and runs on messages that are all in the store, are the middle",
+        "one of three measures, up to 1,000,000 reviews.",
         "",
     ]
     for size, part in frame.groupby("reviews"):
