@@ -17,6 +17,7 @@ from batch_nlp import run as program
 from batch_nlp.errors import ArtifactError, GateError, InputError
 from batch_nlp.interrupt import listen
 from batch_nlp.run import OUTSIDE_BAND, run
+from batch_nlp.workers import own_threads
 
 Composed = Callable[..., DictConfig]
 LastRun = Callable[[Path], dict[str, Any]]
@@ -51,10 +52,10 @@ def test_it_runs_without_the_command_line(
 
 
 def test_freed_memory_is_kept(composed: Composed, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = []
-    monkeypatch.setattr(program, "keep_freed_memory", lambda: kept.append(True))
+    kept: list[int] = []
+    monkeypatch.setattr(program, "keep_freed_memory", kept.append)
     assert run(composed("pipeline=feature", "sample.n_reviews=50")) == 0
-    assert kept
+    assert kept == [own_threads()]
 
 
 def test_the_configuration_of_a_run_is_kept_and_can_be_run_again(

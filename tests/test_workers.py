@@ -161,16 +161,33 @@ def pages_asked(begin: Callable[[], None] | None, *, threads: int) -> float:
 def test_what_is_freed_is_used_again(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     for name in filter(re.compile("MALLOC_|GLIBC_").match, list(os.environ)):
         monkeypatch.delenv(name)
-    asked = partial(pages_asked, threads=threads)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    asked, keep = partial(pages_asked, threads=threads), partial(keep_freed_memory, 2)
     processes = multiprocessing.get_context("spawn")
     with processes.Pool(1) as plain, processes.Pool(1) as keeping:
         assert plain.apply(asked, [None]) > 30
-        assert keeping.apply(asked, [keep_freed_memory]) < 4
+        assert keeping.apply(asked, [keep]) < 4
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "100000")
     with processes.Pool(1) as told:
-        assert told.apply(asked, [keep_freed_memory]) > 30
+        assert told.apply(asked, [keep]) > 30
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
     assert max(mapped(asked, [None] * 2, processes=2)) < 4
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of the GNU C library")
+@pytest.mark.parametrize(("variable", "expected"), [(None, 40), ("1", 0)])
+def test_many_threads_do_not_wait_for_each_other_s_memory(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, expected: int
+) -> None:
+    for name in filter(re.compile("MALLOC_|GLIBC_").match, list(os.environ)):
+        monkeypatch.delenv(name)
+    if variable is not None:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", variable)
+    with multiprocessing.get_context("spawn").Pool(1) as many:
+        begin = partial(keep_freed_memory, 16)
+        assert many.apply(partial(pages_asked, threads=6), [begin]) == pytest.approx(
+            expected, abs=4
+        )
 
 
 def blas_threads(_: int) -> list[int]:

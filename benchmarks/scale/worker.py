@@ -303,10 +303,10 @@ def as_the_program() -> None:
 
     Arrow must not have been loaded.
     """
-    from batch_nlp.workers import keep_freed_memory
+    from batch_nlp.workers import keep_freed_memory, own_threads
 
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    keep_freed_memory()
+    keep_freed_memory(own_threads())
 
 
 class Begun:

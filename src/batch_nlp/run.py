@@ -34,7 +34,7 @@ from batch_nlp.rows.extract import Engine, Source
 from batch_nlp.settings import ModelChoice, Paths, PipelineChoice, build, plain, verify
 from batch_nlp.store import Manifest, read_manifest
 from batch_nlp.tables import digest, digests_of, file_digest, write_text
-from batch_nlp.workers import keep_freed_memory
+from batch_nlp.workers import keep_freed_memory, own_threads
 
 if TYPE_CHECKING:  # built from the configuration, and imported only where they are needed
     from batch_nlp.audit import AuditJob
@@ -70,7 +70,7 @@ def run(config: DictConfig) -> int:
     KeyboardInterrupt
         When interrupted, after the record is written.
     """
-    keep_freed_memory()
+    keep_freed_memory(own_threads())
     Logs().set_up()
     try:
         verify(config)

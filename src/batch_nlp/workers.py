@@ -29,16 +29,14 @@ _AHEAD = 2
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-_KEPT_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": (-3, 1 << 25),
-    "MALLOC_TRIM_THRESHOLD_": (-1, 1 << 28),
-    "MALLOC_ARENA_MAX": (-8, 1),
-}
-"""Numbers of parameters of the GNU C library's ``mallopt``, and what they are set to.
+_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": (-3, 1 << 25), "MALLOC_TRIM_THRESHOLD_": (-1, 1 << 28)}
+"""Numbers of two parameters of the GNU C library's ``mallopt``, and what they are set to.
 
-Up to its version 2.34 it takes no higher threshold for what is mapped by itself. With an arena for
-each thread, what one has freed is of no use to the others, and a process grows with each batch.
+Up to its version 2.34 it takes no higher threshold for what is mapped by itself.
 """
+
+_THREADS_PER_ARENA = 2
+"""With an arena for each thread, what one has freed is of no use to the others."""
 
 _function: Callable[[Any], Any] | None = None
 
@@ -65,17 +63,22 @@ def own_threads() -> int:
     return int(first) if first.strip().isdecimal() and int(first) else cores()
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(threads: int) -> None:
     """Have this process keep what it frees for what it needs next.
 
-    Else the kernel takes it and clears it anew, page by page, for each batch. All threads take
-    from the same. Where the C library is another than GNU's nothing is changed, nor is a parameter
-    whose variable is set.
+    Else the kernel takes it and clears it anew, page by page, for each batch. Where the C library
+    is another than GNU's nothing is changed, nor is a parameter whose variable is set.
+
+    Parameters
+    ----------
+    threads : int
+        How many work at once. Two of them use the same memory, and all where they are no more.
     """
     set_parameter = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    for name, (parameter, size) in _KEPT_MEMORY.items():
+    arenas = max(1, threads // _THREADS_PER_ARENA)
+    for name, setting in {**_KEPT_MEMORY, "MALLOC_ARENA_MAX": (-8, arenas)}.items():
         if set_parameter is not None and name not in os.environ:
-            set_parameter(parameter, size)
+            set_parameter(*setting)
 
 
 @contextmanager
@@ -209,7 +212,7 @@ def _prepare(pickled: bytes, threads: int) -> None:
     # Ctrl-C reaches every process of the terminal; the first one decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(dict.fromkeys(_THREADS, str(threads)))
-    keep_freed_memory()
+    keep_freed_memory(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Before the libraries are there, so that it is done after what they do at the end.
     atexit.register(os._exit, 0)
