@@ -131,6 +131,13 @@ def test_a_process_takes_its_share_of_the_cores() -> None:
     assert shares == {str(max(1, own_threads() // 2))}
 
 
+@pytest.fixture
+def untuned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the C library's memory to itself, whatever this environment says of it."""
+    for name in filter(re.compile("MALLOC_|GLIBC_").match, list(os.environ)):
+        monkeypatch.delenv(name)
+
+
 def pages_asked(begin: Callable[[], None] | None, *, threads: int) -> float:
     """Give how many times 8 MiB are asked of the kernel where 40 times so much is used again.
 
@@ -158,9 +165,8 @@ def pages_asked(begin: Callable[[], None] | None, *, threads: int) -> float:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of the GNU C library")
 @pytest.mark.parametrize("threads", [0, 6])
+@pytest.mark.usefixtures("untuned_memory")
 def test_what_is_freed_is_used_again(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    for name in filter(re.compile("MALLOC_|GLIBC_").match, list(os.environ)):
-        monkeypatch.delenv(name)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     asked, keep = partial(pages_asked, threads=threads), partial(keep_freed_memory, 2)
     processes = multiprocessing.get_context("spawn")
@@ -176,11 +182,10 @@ def test_what_is_freed_is_used_again(monkeypatch: pytest.MonkeyPatch, threads: i
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of the GNU C library")
 @pytest.mark.parametrize(("variable", "expected"), [(None, 40), ("1", 0)])
+@pytest.mark.usefixtures("untuned_memory")
 def test_many_threads_do_not_wait_for_each_other_s_memory(
     monkeypatch: pytest.MonkeyPatch, variable: str | None, expected: int
 ) -> None:
-    for name in filter(re.compile("MALLOC_|GLIBC_").match, list(os.environ)):
-        monkeypatch.delenv(name)
     if variable is not None:
         monkeypatch.setenv("MALLOC_ARENA_MAX", variable)
     with multiprocessing.get_context("spawn").Pool(1) as many:

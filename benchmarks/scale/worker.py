@@ -21,6 +21,7 @@ USER = ("user_id", "review_count", "yelping_since", "useful", "funny", "cool", "
 BUSINESS = ("business_id", "city", "state", "review_count", "is_open", "categories")
 LIMIT = "1GB"
 CHUNK = 100_000
+READY = "A text that is none of the reviews'."
 
 Work = Callable[[Path, Path, int], int]
 
@@ -299,13 +300,14 @@ class Ready:
 
 
 def as_the_program() -> None:
-    """Have memory taken as in a run of the program, here and in its processes.
+    """Have the environment and the memory of a run of the program, here and in its processes.
 
     Arrow must not have been loaded.
     """
+    import start_batch_nlp  # noqa: F401  what it sets before any other import
+
     from batch_nlp.workers import keep_freed_memory, own_threads
 
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     keep_freed_memory(own_threads())
 
 
@@ -326,19 +328,15 @@ class Begun:
 
 def text_batches(folder: Path, n: int, engine: Any) -> list[Any]:
     """Give the texts of the first reviews in the batches that the program would make of them."""
-    import pyarrow as pa
-
-    texts = pa.RecordBatch.from_pydict({"text": texts_of(folder, n)})
+    texts = texts_of(folder, n)
     size = engine.batch_rows_for(n, engine.processes_for(n))
-    # Copies: pickled, a slice takes all that it is cut from.
-    return [pa.concat_batches([texts.slice(start, size)]) for start in range(0, n, size)]
+    return [text_batch(texts[start : start + size]) for start in range(0, n, size)]
 
 
-def a_text() -> Any:
-    """Give a batch of one text, which is none of the reviews'."""
+def text_batch(texts: list[str]) -> Any:
     import pyarrow as pa
 
-    return pa.RecordBatch.from_pydict({"text": ["All is ready."]})
+    return pa.RecordBatch.from_pydict({"text": texts})
 
 
 def embed(folder: Path, n: int, embedder: Any) -> int:
@@ -346,7 +344,9 @@ def embed(folder: Path, n: int, embedder: Any) -> int:
 
     engine = Engine()
     batches = text_batches(folder, n, engine)
-    return on_ready_processes(Embed(embedder), batches, ready=a_text(), engine=engine, n=n)
+    return on_ready_processes(
+        Embed(embedder), batches, ready=text_batch([READY]), engine=engine, n=n
+    )
 
 
 class Embed:
@@ -418,7 +418,7 @@ def known(folder: Path, target: Path, n: int, embedder: Any) -> int:
 
     def lacked() -> int:
         take = Take(StoreAccess(target, kernel, engine))
-        return on_ready_processes(take, batches, ready=a_text(), engine=engine, n=n)
+        return on_ready_processes(take, batches, ready=text_batch([READY]), engine=engine, n=n)
 
     if not lacked():
         raise RuntimeError("The store had the texts before.")

@@ -228,7 +228,7 @@ class FeatureStore:
         rows = pd.concat([known, made]) if len(known) and len(made) else max(known, made, key=len)
         rows = _arranged(rows, _places(keys, rows["key"])).set_axis(content.index)
         whole = pd.concat([rows, content], axis="columns")[self._row_schema.names]
-        return self._with_vectors(whole, content.index)
+        return self._with_vectors(whole)
 
     def keep(self, accepted: pd.DataFrame) -> pd.Series:
         """Compute and keep the features that the store lacks, and read none that it has.
@@ -317,7 +317,7 @@ class FeatureStore:
                     "run pipeline=feature again."
                 )
                 raise InputError(message)
-            features = self._with_vectors(_arranged(rows, places), chunk.index)
+            features = self._with_vectors(_arranged(rows, places).set_axis(chunk.index))
             yield chunk[["id", "stars", "label"]].join(features)
 
     def _dates(self, keys: pd.Series) -> npt.NDArray[np.int64]:
@@ -392,12 +392,11 @@ class FeatureStore:
         arranged: npt.NDArray[np.float32] = _arranged(matrix, places)
         return arranged
 
-    def _with_vectors(self, rows: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
+    def _with_vectors(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Join the embedding of each row's text, making those that the store lacks."""
-        rows = rows.set_axis(index)
         embedder = self.kernel.embedder
         vectors = self.vectors(rows[embedder.column], rows["text_key"])
-        return rows.drop(columns="text_key").join(embedder.vector_frame(vectors, index))
+        return rows.drop(columns="text_key").join(embedder.vector_frame(vectors, rows.index))
 
     def _keep_vectors(self, made: pd.DataFrame, known: pd.DataFrame) -> None:
         """Embed the texts of rows just made, and of known ones whose embeddings have gone."""
